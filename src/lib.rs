@@ -3,4 +3,11 @@
 //! Modules in reading order; a module names only those of lower layers (`tests/it/tidy.rs` holds the order).
 
 pub mod clock;
+pub mod id;
+pub mod metrics;
+
 pub mod event;
+
+pub mod wake;
+
+pub mod store;

@@ -8,6 +8,10 @@ pub mod metrics;
 
 pub mod event;
 
+pub mod frame;
 pub mod wake;
 
 pub mod store;
+
+pub mod cursor;
+pub mod publish;

@@ -426,6 +426,10 @@ impl Store {
         Ok(asked?)
     }
 
+    pub fn now_ms(&self) -> UnixMs {
+        self.shared.clock.now_ms()
+    }
+
     pub fn disk_bytes(&self) -> u64 {
         self.shared.rows.disk_bytes()
     }

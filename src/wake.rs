@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -28,6 +28,8 @@ pub struct Wakes(Arc<DashMap<UserNo, Arc<Wake>>>);
 #[derive(Default)]
 pub struct Wake {
     notify: Notify,
+    /// Counts wakes, so that one which came before a cursor listened is noticed; written by whoever wakes.
+    wakes: AtomicU64,
     /// Open connections; written by `subscribe` and by the drop of a `Subscriber`.
     subscribers: AtomicU32,
     /// Written by `signal`, read by the user's cursors.
@@ -63,7 +65,7 @@ impl Wakes {
     /// Moves every cursor that waits on the user's log.
     pub fn wake(&self, user: UserNo) {
         if let Some(wake) = self.find(user) {
-            wake.notify.notify_waiters();
+            wake.wake();
         }
     }
 
@@ -75,7 +77,7 @@ impl Wakes {
             .map(|entry| Arc::clone(entry.value()))
             .collect();
         for wake in all {
-            wake.notify.notify_waiters();
+            wake.wake();
         }
     }
 
@@ -85,7 +87,7 @@ impl Wakes {
             return false;
         };
         wake.signals.lock().put(signal);
-        wake.notify.notify_waiters();
+        wake.wake();
         true
     }
 
@@ -97,6 +99,13 @@ impl Wakes {
 
     fn find(&self, user: UserNo) -> Option<Arc<Wake>> {
         self.0.get(&user).map(|entry| Arc::clone(entry.value()))
+    }
+}
+
+impl Wake {
+    fn wake(&self) {
+        self.wakes.fetch_add(1, Ordering::SeqCst);
+        self.notify.notify_waiters();
     }
 }
 
@@ -115,10 +124,14 @@ impl Signals {
 }
 
 impl Subscriber {
-    /// Listens for the next wake. Call `enable` on it before looking at the log, or a wake between the look and the
-    /// wait is lost.
+    /// Listens for the next wake. Enable it before comparing `wakes`, or a wake between the two is lost.
     pub fn listen(&self) -> tokio::sync::futures::Notified<'_> {
         self.wake.notify.notified()
+    }
+
+    /// How often the user was woken.
+    pub fn wakes(&self) -> u64 {
+        self.wake.wakes.load(Ordering::SeqCst)
     }
 
     /// The count up to which a new connection has nothing to hear of.

@@ -3,16 +3,19 @@
 //! Promises: seqs rise by one without a silent gap; what is gone is told by a reset before anything else; a reader that
 //! falls behind costs this place and nothing more, for it pulls from the log at its own pace. It never writes.
 
-use std::str::FromStr;
+pub mod filter;
+pub mod start;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::clock::{UnixMs, parse_time};
-use crate::event::{ConnId, Event, Invalid, Signal};
-use crate::id::{Epoch, Position, UserNo, parse_seq};
+use crate::cursor::filter::Filter;
+use crate::cursor::start::Start;
+use crate::event::{ConnId, Event, Signal};
+use crate::id::{Epoch, Position, UserNo};
 use crate::store::logs::View;
 use crate::store::read::{Page, PageBounds, Read};
 use crate::store::{Store, StoreError};
@@ -23,67 +26,6 @@ pub const TURN_BYTES: usize = 64 << 10;
 /// Hidden events move a reader's position: it is told after this many of them, or after this time.
 const HIDDEN_EVENTS_MAX: u32 = 256;
 const HIDDEN_TOLD_EVERY: Duration = Duration::from_secs(5);
-/// Patterns in one filter.
-const PATTERNS_MAX: usize = 64;
-
-/// Where a reader wants to start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Start {
-    /// After a position of a named epoch.
-    After(Position),
-    /// After a seq of the present epoch.
-    AfterSeq(u64),
-    /// At the oldest retained event.
-    Oldest,
-    /// After the newest event.
-    Now,
-    /// At the newest events, this many.
-    Last(u64),
-    /// At the first retained event at or after a time.
-    Since(UnixMs),
-    /// The text is none of these.
-    Malformed(String),
-}
-
-impl FromStr for Start {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Start, Self::Err> {
-        Ok(match text {
-            "start" => Start::Oldest,
-            "now" => Start::Now,
-            _ => parse_place(text).unwrap_or_else(|| Start::Malformed(shortened(text))),
-        })
-    }
-}
-
-fn parse_place(text: &str) -> Option<Start> {
-    if let Ok(position) = text.parse() {
-        return Some(Start::After(position));
-    }
-    if let Some(count) = text.strip_prefix('-') {
-        return parse_seq(count)
-            .ok()
-            .filter(|count| *count > 0)
-            .map(Start::Last);
-    }
-    parse_seq(text).ok().map(Start::AfterSeq)
-}
-
-impl Start {
-    /// The value of `since`: RFC 3339 or Unix milliseconds.
-    pub fn since(text: &str) -> Start {
-        parse_time(text).map_or_else(|| Start::Malformed(shortened(text)), Start::Since)
-    }
-}
-
-/// What a malformed position is told back as: enough to recognise it, never a page of it.
-fn shortened(text: &str) -> String {
-    text.chars()
-        .filter(|character| !character.is_control())
-        .take(64)
-        .collect()
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResetReason {
@@ -122,78 +64,6 @@ pub enum OnGap {
     #[default]
     Head,
     Earliest,
-}
-
-/// Which events a reader wants to see. It hides; it does not move the position of others.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    types: Vec<Pattern>,
-    topics: Vec<Pattern>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Pattern {
-    Exactly(String),
-    /// Everything that starts so.
-    Prefix(String),
-}
-
-impl Pattern {
-    fn matches(&self, text: &str) -> bool {
-        match self {
-            Pattern::Exactly(exact) => exact == text,
-            Pattern::Prefix(prefix) => text.starts_with(prefix.as_str()),
-        }
-    }
-}
-
-impl Filter {
-    /// Reads comma-separated patterns; an empty list hides nothing.
-    pub fn parse(types: &str, topics: &str) -> Result<Filter, Invalid> {
-        let is_type =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.-".contains(&byte);
-        let is_topic = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@/-".contains(&byte);
-        Ok(Filter {
-            types: patterns("types", types, is_type)?,
-            topics: patterns("topics", topics, is_topic)?,
-        })
-    }
-
-    fn shows(&self, event_type: &str, topic: Option<&str>) -> bool {
-        let is_type_shown =
-            self.types.is_empty() || self.types.iter().any(|pattern| pattern.matches(event_type));
-        let is_topic_shown = self.topics.is_empty()
-            || topic.is_some_and(|topic| self.topics.iter().any(|pattern| pattern.matches(topic)));
-        is_type_shown && is_topic_shown
-    }
-}
-
-fn patterns(name: &str, list: &str, allowed: impl Fn(u8) -> bool) -> Result<Vec<Pattern>, Invalid> {
-    let refused = |why: &str| Invalid::new("invalid_filter", format!("{name}: {why}"));
-    let mut patterns = Vec::new();
-    for item in list
-        .split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-    {
-        let (text, is_prefix) = match item.strip_suffix('*') {
-            Some(prefix) => (prefix, true),
-            None => (item, false),
-        };
-        if text.len() > 128 || !text.bytes().all(&allowed) {
-            return Err(refused(
-                "a pattern is a name, or the beginning of one followed by *",
-            ));
-        }
-        patterns.push(match is_prefix {
-            true => Pattern::Prefix(text.to_owned()),
-            false => Pattern::Exactly(text.to_owned()),
-        });
-    }
-    match patterns.len() <= PATTERNS_MAX {
-        true => Ok(patterns),
-        false => Err(refused("at most 64 patterns")),
-    }
 }
 
 /// What a cursor yields.
@@ -523,60 +393,5 @@ fn reset(reason: ResetReason, requested: String, view: &View, on_gap: OnGap) -> 
             epoch: view.epoch,
             seq: resumed,
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_start_is_read_or_malformed() {
-        let start = |text: &str| text.parse::<Start>().unwrap();
-        assert_eq!(start("start"), Start::Oldest);
-        assert_eq!(start("now"), Start::Now);
-        assert_eq!(start("42"), Start::AfterSeq(42));
-        assert_eq!(start("0"), Start::AfterSeq(0));
-        assert_eq!(start("-20"), Start::Last(20));
-        assert!(matches!(
-            start("q7m2kd-42"),
-            Start::After(Position { seq: 42, .. })
-        ));
-        for bad in [
-            "-0",
-            "+5",
-            "007",
-            "1e3",
-            "0x1",
-            "NaN",
-            "--1",
-            "-",
-            "END",
-            "18446744073709551616",
-            "q7m2kd-",
-        ] {
-            assert_eq!(start(bad), Start::Malformed(bad.to_owned()), "{bad:?}");
-        }
-        assert_eq!(start(&"9".repeat(10_000)), Start::Malformed("9".repeat(64)));
-        assert_eq!(Start::since("1970-01-01T00:00:01Z"), Start::Since(1_000));
-        assert_eq!(Start::since("soon"), Start::Malformed("soon".to_owned()));
-    }
-
-    #[test]
-    fn a_filter_shows_what_its_patterns_name() {
-        let filter = Filter::parse("notification.*, message.new", "").unwrap();
-        assert!(filter.shows("notification.read", None) && filter.shows("message.new", Some("x")));
-        assert!(!filter.shows("message.deleted", None) && !filter.shows("notifications", None));
-        let filter = Filter::parse("", "feed:*,a").unwrap();
-        assert!(filter.shows("x", Some("feed:1")) && filter.shows("x", Some("a")));
-        assert!(!filter.shows("x", Some("ab")) && !filter.shows("x", None));
-        assert!(Filter::default().shows("x", None));
-        for bad in ["a b", "A", "*.x", "a\n", "a**"] {
-            assert!(
-                Filter::parse(bad, "").is_err(),
-                "{bad:?} was taken for a filter"
-            );
-        }
-        assert!(Filter::parse(&"a,".repeat(65), "").is_err());
     }
 }

@@ -4,4 +4,5 @@
 
 pub mod clock;
 pub mod event;
+pub mod limits;
 pub mod token;

@@ -9,6 +9,8 @@ pub mod metrics;
 pub mod event;
 
 pub mod frame;
+pub mod limits;
+pub mod token;
 pub mod wake;
 
 pub mod store;

@@ -3,4 +3,5 @@
 //! Modules in reading order; a module names only those of lower layers (`tests/it/tidy.rs` holds the order).
 
 pub mod clock;
+pub mod config;
 pub mod event;

@@ -6,16 +6,16 @@
 //! never reads the environment or the working directory by itself.
 
 mod document;
+mod sections;
 mod values;
 
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use secrecy::SecretString;
-
+pub use sections::{
+    AuthConfig, DemoConfig, FeedConfig, LimitsConfig, LogConfig, NotificationsConfig,
+    PresenceConfig, ServerConfig, StoreConfig, StreamConfig, TypingConfig, WsConfig,
+};
 pub use values::ConfigError;
 use values::Values;
 
@@ -23,9 +23,6 @@ use values::Values;
 const DEFAULT_TEXT: &str = include_str!("../config.toml");
 /// Bytes of a configuration file; every key with its comment takes a hundredth of this.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// Bytes of an HS256 secret: as many as the hash has (RFC 7518, section 3.2).
-const SECRET_BYTES_MIN: usize = 32;
-
 /// Where the configuration comes from, weakest first.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -56,106 +53,6 @@ pub struct Config {
     pub store: StoreConfig,
 }
 
-#[derive(Debug, Clone)]
-pub struct ServerConfig {
-    pub listen: SocketAddr,
-    pub data_dir: PathBuf,
-    /// Origins as browsers write them in `Origin`: compare them byte by byte.
-    pub allowed_origins: Vec<String>,
-    pub drain_seconds: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub struct AuthConfig {
-    /// Empty: the one kept in the data directory.
-    pub hs256_secret: SecretString,
-    /// Path of a file or http(s) URL; empty: none.
-    pub jwks: String,
-    pub public_keys: Vec<PathBuf>,
-    /// Empty: not checked.
-    pub issuer: String,
-    /// Empty: not checked.
-    pub audience: Vec<String>,
-    pub allow_query_token: bool,
-}
-
-#[derive(Debug, Clone)]
-pub struct DemoConfig {
-    pub enabled: bool,
-    pub allow_public: bool,
-}
-
-/// Retention; zero is no bound.
-#[derive(Debug, Clone)]
-pub struct LogConfig {
-    pub retention_events: u64,
-    pub retention_days: f64,
-    pub retention_bytes: u64,
-    pub retention_total_bytes: u64,
-}
-
-#[derive(Debug, Clone)]
-pub struct LimitsConfig {
-    pub connections_per_user: usize,
-    pub connections: usize,
-    pub event_bytes: usize,
-    pub body_bytes: usize,
-    pub recipients: usize,
-    pub user_writes_per_second: NonZeroU32,
-    pub user_writes_burst: NonZeroU32,
-    pub publish_per_second: NonZeroU32,
-    pub auth_failures_per_minute: NonZeroU32,
-}
-
-#[derive(Debug, Clone)]
-pub struct StreamConfig {
-    pub ping_seconds: Duration,
-    pub retry_ms_min: Duration,
-    pub retry_ms_max: Duration,
-    pub write_timeout_seconds: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub struct WsConfig {
-    pub ping_seconds: Duration,
-    pub pong_timeout_seconds: Duration,
-    pub auth_timeout_seconds: Duration,
-    pub deflate: bool,
-}
-
-#[derive(Debug, Clone)]
-pub struct PresenceConfig {
-    pub offline_after_seconds: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub struct TypingConfig {
-    pub repeat_seconds: Duration,
-    pub clear_seconds: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub struct NotificationsConfig {
-    pub digest_threshold: usize,
-    pub digest_window_seconds: Duration,
-    pub digest_every_seconds: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub struct FeedConfig {
-    pub digest_seconds: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub struct StoreConfig {
-    /// Zero: publishing goes on until the disk is full.
-    pub min_free_bytes: u64,
-    /// Zero: no ballast file.
-    pub ballast_bytes: u64,
-    pub ring_bytes: usize,
-    pub cache_bytes: u64,
-}
-
 impl Config {
     /// Reads all sources and checks the whole.
     pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
@@ -180,29 +77,21 @@ impl Config {
     }
 
     fn of(values: &Values) -> Result<Config, ConfigError> {
-        let server = server(values)?;
-        let demo = demo(values, server.listen)?;
+        let server = sections::server(values)?;
+        let demo = sections::demo(values, server.listen)?;
         Ok(Config {
             server,
-            auth: auth(values)?,
+            auth: sections::auth(values)?,
             demo,
-            log: log(values)?,
-            limits: limits(values)?,
-            stream: stream(values)?,
-            ws: ws(values)?,
-            presence: PresenceConfig {
-                offline_after_seconds: values
-                    .seconds("presence.offline_after_seconds", 0.0..=86400.0)?,
-            },
-            typing: TypingConfig {
-                repeat_seconds: values.seconds("typing.repeat_seconds", 0.01..=3600.0)?,
-                clear_seconds: values.seconds("typing.clear_seconds", 0.01..=3600.0)?,
-            },
-            notifications: notifications(values)?,
-            feed: FeedConfig {
-                digest_seconds: values.seconds("feed.digest_seconds", 0.01..=86400.0)?,
-            },
-            store: store(values)?,
+            log: sections::log(values)?,
+            limits: sections::limits(values)?,
+            stream: sections::stream(values)?,
+            ws: sections::ws(values)?,
+            presence: sections::presence(values)?,
+            typing: sections::typing(values)?,
+            notifications: sections::notifications(values)?,
+            feed: sections::feed(values)?,
+            store: sections::store(values)?,
         })
     }
 }
@@ -232,177 +121,378 @@ fn read_file(path: &Path) -> Result<String, ConfigError> {
     )))
 }
 
-fn server(values: &Values) -> Result<ServerConfig, ConfigError> {
-    let listen = parse_listen(values.text("server.listen")?).ok_or_else(|| {
-        let rule = "must be an IP address with a port, such as 127.0.0.1:8082 or [::]:8082";
-        values.refuse("server.listen", rule)
-    })?;
-    let data_dir = values.text("server.data_dir")?;
-    if data_dir.is_empty() || data_dir.contains('\0') {
-        return Err(values.refuse("server.data_dir", "must be the path of a directory"));
-    }
-    let allowed_origins = values.list("server.allowed_origins")?;
-    for origin in &allowed_origins {
-        check_origin(origin).map_err(|rule| values.refuse("server.allowed_origins", &rule))?;
-    }
-    Ok(ServerConfig {
-        listen,
-        data_dir: PathBuf::from(data_dir),
-        allowed_origins,
-        drain_seconds: values.seconds("server.drain_seconds", 0.0..=3600.0)?,
-    })
-}
-
-/// An address with a port; `localhost` is the one name that needs no look-up.
-fn parse_listen(text: &str) -> Option<SocketAddr> {
-    match text.strip_prefix("localhost:") {
-        Some(port) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?))),
-        None => text.parse().ok(),
-    }
-}
-
-/// An origin must stand as browsers write it, since it is compared byte by byte.
-fn check_origin(origin: &str) -> Result<(), String> {
-    const RULE: &str =
-        "must hold origins as scheme://host or scheme://host:port, such as https://app.example.com";
-    if origin.contains('*') {
-        return Err(format!("{RULE}, each written out without `*`"));
-    }
-    let url = reqwest::Url::parse(origin).map_err(|_| RULE.to_owned())?;
-    let host = url.host_str().ok_or_else(|| RULE.to_owned())?;
-    let port = url
-        .port()
-        .map(|port| format!(":{port}"))
-        .unwrap_or_default();
-    let canonical = format!("{}://{host}{port}", url.scheme());
-    if canonical == origin {
-        return Ok(());
-    }
-    Err(format!(
-        "must hold origins as browsers write them, here {canonical}"
-    ))
-}
-
-fn auth(values: &Values) -> Result<AuthConfig, ConfigError> {
-    let secret = values.text("auth.hs256_secret")?;
-    if !secret.is_empty() && secret.len() < SECRET_BYTES_MIN {
-        let rule = format!(
-            "must have at least {SECRET_BYTES_MIN} bytes: write a longer one, such as `openssl rand -hex 32` gives, \
-             or leave it empty to have one made at the first start"
-        );
-        return Err(values.refuse("auth.hs256_secret", &rule));
-    }
-    let jwks = values.text("auth.jwks")?;
-    if jwks.contains("://") && !is_http_url(jwks) {
-        return Err(values.refuse("auth.jwks", "must be the path of a file or an http(s) URL"));
-    }
-    let public_keys = values.list("auth.public_keys")?;
-    if public_keys.iter().any(String::is_empty) {
-        return Err(values.refuse("auth.public_keys", "must hold paths of PEM files"));
-    }
-    let audience = values.list("auth.audience")?;
-    Ok(AuthConfig {
-        hs256_secret: SecretString::from(secret),
-        jwks: jwks.to_owned(),
-        public_keys: public_keys.into_iter().map(PathBuf::from).collect(),
-        issuer: values.text("auth.issuer")?.to_owned(),
-        audience: audience.into_iter().filter(|one| !one.is_empty()).collect(),
-        allow_query_token: values.flag("auth.allow_query_token")?,
-    })
-}
-
-fn is_http_url(text: &str) -> bool {
-    reqwest::Url::parse(text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()))
-}
-
-/// With the demo on, anyone can be any user: on a public address only where that was asked for in so many words.
-fn demo(values: &Values, listen: SocketAddr) -> Result<DemoConfig, ConfigError> {
-    let is_loopback = listen.ip().to_canonical().is_loopback();
-    let enabled = values.flag_or_auto("demo.enabled")?.unwrap_or(is_loopback);
-    let allow_public = values.flag("demo.allow_public")?;
-    if enabled && !is_loopback && !allow_public {
-        let must = "not be true on the public address in";
-        let cure = "set `demo.enabled` to false, or `demo.allow_public` to true if everyone may be any user";
-        return Err(values.contradiction("demo.enabled", must, "server.listen", cure));
-    }
-    Ok(DemoConfig {
-        enabled,
-        allow_public,
-    })
-}
-
-fn log(values: &Values) -> Result<LogConfig, ConfigError> {
-    Ok(LogConfig {
-        retention_events: values.whole("log.retention_events", 0..=1_000_000_000)?,
-        retention_days: values.fraction("log.retention_days", 0.0..=36500.0)?,
-        retention_bytes: values.whole("log.retention_bytes", 0..=1_000_000_000_000)?,
-        retention_total_bytes: values
-            .whole("log.retention_total_bytes", 0..=1_000_000_000_000_000)?,
-    })
-}
-
-fn limits(values: &Values) -> Result<LimitsConfig, ConfigError> {
-    let limits = LimitsConfig {
-        connections_per_user: values.whole("limits.connections_per_user", 1..=1_000_000)?,
-        connections: values.whole("limits.connections", 1..=1_000_000)?,
-        event_bytes: values.whole("limits.event_bytes", 1..=16_777_216)?,
-        body_bytes: values.whole("limits.body_bytes", 1..=1_073_741_824)?,
-        recipients: values.whole("limits.recipients", 1..=1_000_000)?,
-        user_writes_per_second: values.rate("limits.user_writes_per_second", 1_000_000)?,
-        user_writes_burst: values.rate("limits.user_writes_burst", 1_000_000)?,
-        publish_per_second: values.rate("limits.publish_per_second", 10_000_000)?,
-        auth_failures_per_minute: values.rate("limits.auth_failures_per_minute", 1_000_000)?,
-    };
-    if limits.event_bytes <= limits.body_bytes {
-        return Ok(limits);
-    }
-    let cure = "an event comes in a body, so lower the one or raise the other";
-    let must = "be no more than";
-    Err(values.contradiction("limits.event_bytes", must, "limits.body_bytes", cure))
-}
-
-fn stream(values: &Values) -> Result<StreamConfig, ConfigError> {
-    let stream = StreamConfig {
-        ping_seconds: values.seconds("stream.ping_seconds", 0.01..=3600.0)?,
-        retry_ms_min: values.milliseconds("stream.retry_ms_min", 1.0..=3_600_000.0)?,
-        retry_ms_max: values.milliseconds("stream.retry_ms_max", 1.0..=3_600_000.0)?,
-        write_timeout_seconds: values.seconds("stream.write_timeout_seconds", 0.01..=3600.0)?,
-    };
-    if stream.retry_ms_min <= stream.retry_ms_max {
-        return Ok(stream);
-    }
-    let cure = "lower the one or raise the other";
-    let must = "be no more than";
-    Err(values.contradiction("stream.retry_ms_min", must, "stream.retry_ms_max", cure))
-}
-
-fn ws(values: &Values) -> Result<WsConfig, ConfigError> {
-    Ok(WsConfig {
-        ping_seconds: values.seconds("ws.ping_seconds", 0.01..=3600.0)?,
-        pong_timeout_seconds: values.seconds("ws.pong_timeout_seconds", 0.01..=3600.0)?,
-        auth_timeout_seconds: values.seconds("ws.auth_timeout_seconds", 0.01..=3600.0)?,
-        deflate: values.flag("ws.deflate")?,
-    })
-}
-
-fn notifications(values: &Values) -> Result<NotificationsConfig, ConfigError> {
-    let every = values.seconds("notifications.digest_every_seconds", 0.01..=86400.0)?;
-    let window = values.seconds("notifications.digest_window_seconds", 0.01..=86400.0)?;
-    Ok(NotificationsConfig {
-        digest_threshold: values.whole("notifications.digest_threshold", 1..=1_000_000)?,
-        digest_window_seconds: window,
-        digest_every_seconds: every,
-    })
-}
-
-fn store(values: &Values) -> Result<StoreConfig, ConfigError> {
-    Ok(StoreConfig {
-        min_free_bytes: values.whole("store.min_free_bytes", 0..=1_000_000_000_000_000)?,
-        ballast_bytes: values.whole("store.ballast_bytes", 0..=1_000_000_000_000)?,
-        ring_bytes: values.whole("store.ring_bytes", 1..=1_000_000_000_000)?,
-        cache_bytes: values.whole("store.cache_bytes", 1..=1_000_000_000_000)?,
-    })
-}
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::document::read;
+    use proptest::prelude::*;
+    use secrecy::ExposeSecret;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn set(settings: &[&str]) -> Sources {
+        Sources {
+            set: settings.iter().map(|&setting| setting.to_owned()).collect(),
+            ..Sources::default()
+        }
+    }
+
+    fn from_text(text: &str) -> Result<Config, ConfigError> {
+        let mut values = Values::of_default(DEFAULT_TEXT);
+        values.overlay_file("t.toml", text)?;
+        Config::of(&values)
+    }
+
+    fn sentence(result: Result<Config, ConfigError>) -> String {
+        result.map_or_else(
+            |error| error.to_string(),
+            |_| "nothing was refused".to_owned(),
+        )
+    }
+
+    #[test]
+    fn the_default_is_what_the_protocol_says() {
+        let config = Config::default();
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:8082");
+        assert_eq!(config.server.data_dir, Path::new("data"));
+        assert_eq!(config.server.drain_seconds, Duration::from_secs(10));
+        assert!(config.demo.enabled && !config.demo.allow_public);
+        assert!(config.auth.hs256_secret.expose_secret().is_empty());
+        assert_eq!(config.log.retention_events, 10_000);
+        assert_eq!(config.log.retention_days, 30.0);
+        assert_eq!(config.limits.publish_per_second.get(), 20_000);
+        assert_eq!(config.stream.retry_ms_max, Duration::from_millis(6000));
+        assert!(config.ws.deflate);
+        assert_eq!(config.store.min_free_bytes, 268_435_456);
+    }
+
+    #[test]
+    fn a_later_source_wins() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("mine.toml");
+        std::fs::write(
+            &file,
+            "stream.ping_seconds = 1\n[limits]\nrecipients = 1\nconnections = 1\nbody_bytes = 70_000\n",
+        )
+        .unwrap();
+        let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let sources = Sources {
+            file: Some(file),
+            environment: vec![
+                variable("TIDINGS_LIMITS__RECIPIENTS", "2"),
+                variable("TIDINGS_LIMITS__CONNECTIONS", "2"),
+                variable("TIDINGS_AUTH__AUDIENCE", "app, web,"),
+                variable("TIDINGS_AUTH__ISSUER", "007"),
+                variable("TIDINGS_PORT", "tcp://10.0.0.1:80"),
+                variable("OTHER_LIMITS__NONE", "1"),
+            ],
+            set: vec![
+                "limits.connections=3".to_owned(),
+                "server.listen=127.0.0.1:1".to_owned(),
+                "server.allowed_origins=[\"https://a.example\", 'http://b.example:81']".to_owned(),
+            ],
+            listen: Some("localhost:0".to_owned()),
+            data: Some(PathBuf::from("/tmp/x")),
+        };
+        let config = Config::load(&sources).unwrap();
+        assert_eq!(config.stream.ping_seconds, Duration::from_secs(1));
+        assert_eq!(config.limits.body_bytes, 70_000);
+        assert_eq!(
+            (config.limits.recipients, config.limits.connections),
+            (2, 3)
+        );
+        assert_eq!(config.auth.audience, ["app", "web"]);
+        assert_eq!(config.auth.issuer, "007");
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:0");
+        assert_eq!(config.server.data_dir, Path::new("/tmp/x"));
+        assert_eq!(
+            config.server.allowed_origins,
+            ["https://a.example", "http://b.example:81"]
+        );
+    }
+
+    #[test]
+    fn durations_may_be_fractions() {
+        let config = Config::load(&set(&[
+            "stream.ping_seconds=0.2",
+            "stream.retry_ms_min=1.5",
+        ]));
+        let stream = config.unwrap().stream;
+        assert_eq!(stream.ping_seconds, Duration::from_millis(200));
+        assert_eq!(stream.retry_ms_min, Duration::from_micros(1500));
+    }
+
+    #[test]
+    fn the_demo_is_off_on_a_public_address_unless_asked_for() {
+        let demo =
+            |settings: &[&str]| Config::load(&set(settings)).map(|config| config.demo.enabled);
+        assert_eq!(demo(&["server.listen=[::1]:80"]), Ok(true));
+        assert_eq!(demo(&["server.listen=0.0.0.0:80"]), Ok(false));
+        assert_eq!(demo(&["demo.enabled=false"]), Ok(false));
+        let public = [
+            "server.listen=0.0.0.0:80",
+            "demo.enabled=true",
+            "demo.allow_public=true",
+        ];
+        assert_eq!(demo(&public), Ok(true));
+        assert!(demo(&public[..2]).is_err());
+    }
+
+    #[track_caller]
+    fn check_sentences(cases: &[(&str, &str)]) {
+        for (text, expected) in cases {
+            assert_eq!(sentence(from_text(text)), *expected, "for {text:?}");
+        }
+    }
+
+    /// Each bad file with the sentence it gets.
+    #[test]
+    fn a_bad_value_in_a_file_is_refused_with_key_place_and_cure() {
+        let cases = [
+            (
+                "[limits]\nconnections = 0\n",
+                "`limits.connections` must be a whole number from 1 to 1000000, not 0 (t.toml, line 2, column 15)",
+            ),
+            (
+                "[limits]\nrecipients = 1.5",
+                "`limits.recipients` must be a whole number from 1 to 1000000, not 1.5 (t.toml, line 2, column 14)",
+            ),
+            (
+                "[log]\nretention_events = 9223372036854775808",
+                "`log.retention_events` must be a whole number from 0 to 1000000000, not a number beyond 64 bits \
+                 (t.toml, line 2, column 20)",
+            ),
+            (
+                "[log]\nretention_days = nan",
+                "`log.retention_days` must be a number from 0 to 36500, not NaN (t.toml, line 2, column 18)",
+            ),
+            (
+                "\n[stream]\n  ping_seconds = \"20\"",
+                "`stream.ping_seconds` must be a number from 0.01 to 3600, not \"20\" (t.toml, line 3, column 18)",
+            ),
+            (
+                "ws.deflate = \"yes\"",
+                "`ws.deflate` must be true or false, not \"yes\" (t.toml, line 1, column 14)",
+            ),
+            (
+                "demo.enabled = 1",
+                "`demo.enabled` must be true, false or \"auto\", not 1 (t.toml, line 1, column 16)",
+            ),
+            (
+                "auth.audience = [1]",
+                "`auth.audience` must be a list of texts such as [\"a\", \"b\"], not a list of something else than texts \
+                 (t.toml, line 1, column 17)",
+            ),
+        ];
+        check_sentences(&cases);
+    }
+
+    #[test]
+    fn a_file_of_another_shape_is_refused_with_place_and_cure() {
+        let cases = [
+            (
+                "[typing]\nrepeat = 1",
+                "`typing.repeat` is not a key of the configuration; the section `typing` has clear_seconds, \
+                 repeat_seconds (t.toml, line 2, column 1)",
+            ),
+            (
+                "listen = \"127.0.0.1:1\"",
+                "`listen` is not a key of the configuration; every key stands in one of the sections auth, demo, feed, \
+                 limits, log, notifications, presence, server, store, stream, typing, ws (t.toml, line 1, column 1)",
+            ),
+            (
+                "server = 8082",
+                "`server` is a section: write [server] on a line of its own and its keys below it \
+                 (t.toml, line 1, column 1)",
+            ),
+            (
+                "[demo]\nenabled = true\nenabled = false",
+                "the file is not valid TOML: duplicate key (t.toml, line 3, column 1)",
+            ),
+            (
+                "[stream]\nretry_ms_min = 7000",
+                "`stream.retry_ms_min` (7000) must be no more than `stream.retry_ms_max` (6000): lower the one or raise \
+                 the other (t.toml, line 2, column 16)",
+            ),
+            (
+                "[limits]\nbody_bytes = 1000",
+                "`limits.event_bytes` (65536) must be no more than `limits.body_bytes` (1000): an event comes in a body, \
+                 so lower the one or raise the other (t.toml, line 2, column 14)",
+            ),
+        ];
+        check_sentences(&cases);
+    }
+
+    /// Each bad setting with words of the sentence it gets.
+    #[test]
+    fn a_bad_setting_is_refused_with_key_and_cure() {
+        let cases = [
+            ("limits.connections", "there is no `=`"),
+            (
+                "limits.connections=many",
+                "`limits.connections` must be a whole number from 1 to 1000000, not \"many\" (--set)",
+            ),
+            ("limits.connections=", "not \"\" (--set)"),
+            ("limits.connections=-1", "not -1 (--set)"),
+            ("limits.x=1", "`limits.x` is not a key"),
+            ("=1", "`` is not a key"),
+            ("stream.ping_seconds=0", "from 0.01 to 3600, not 0 (--set)"),
+            ("stream.ping_seconds=inf", "not inf (--set)"),
+            ("server.listen=8082", "IP address with a port"),
+            ("server.listen=example.com:80", "IP address with a port"),
+            ("server.data_dir=", "must be the path of a directory"),
+            (
+                "auth.jwks=ftp://keys.example/jwks",
+                "path of a file or an http(s) URL",
+            ),
+            ("server.allowed_origins=*", "without `*`"),
+            (
+                "server.allowed_origins=https://*.example.com",
+                "without `*`",
+            ),
+            ("server.allowed_origins=example.com", "scheme://host"),
+            (
+                "server.allowed_origins=HTTPS://App.example.com:443/",
+                "here https://app.example.com,",
+            ),
+            (
+                "server.allowed_origins=https://a.example/x",
+                "here https://a.example,",
+            ),
+            (
+                "server.allowed_origins=https://u@a.example",
+                "here https://a.example,",
+            ),
+            ("server.allowed_origins=null", "scheme://host"),
+        ];
+        for (setting, expected) in cases {
+            let sentence = sentence(Config::load(&set(&[setting])));
+            assert!(
+                sentence.contains(expected),
+                "{setting}: {sentence:?} lacks {expected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_variable_is_refused_by_its_name() {
+        let load = |name: &str, value: &str| {
+            let environment = vec![(name.to_owned(), value.to_owned())];
+            sentence(Config::load(&Sources {
+                environment,
+                ..Sources::default()
+            }))
+        };
+        let bad_value = load("TIDINGS_WS__DEFLATE", "1");
+        assert!(
+            bad_value.ends_with("not \"1\" (variable TIDINGS_WS__DEFLATE)"),
+            "{bad_value}"
+        );
+        let bad_name = load("TIDINGS_WS__INFLATE", "true");
+        assert!(
+            bad_name.starts_with("`ws.inflate` is not a key"),
+            "{bad_name}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_refused_by_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let long = directory.path().join("long.toml");
+        std::fs::write(&long, "#".repeat(1024 * 1024 + 1)).unwrap();
+        let binary = directory.path().join("binary.toml");
+        std::fs::write(&binary, [0xff, 0xfe]).unwrap();
+        for path in [directory.path().join("none.toml"), long, binary] {
+            let file = Some(path.clone());
+            let sentence = sentence(Config::load(&Sources {
+                file,
+                ..Sources::default()
+            }));
+            assert!(
+                sentence.contains(path.to_str().unwrap()) && sentence.contains("--config"),
+                "{sentence}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let short = sentence(Config::load(&set(&["auth.hs256_secret=hunter2"])));
+        assert!(
+            short.starts_with("`auth.hs256_secret` must have at least 32 bytes"),
+            "{short}"
+        );
+        assert!(!short.contains("hunter2"), "{short}");
+        let typed = sentence(from_text("auth.hs256_secret = 12345678"));
+        assert_eq!(
+            typed,
+            "`auth.hs256_secret` must be a text in quotes (t.toml, line 1, column 21)"
+        );
+        let long = format!("auth.hs256_secret={}", "hunter2-".repeat(4));
+        let config = Config::load(&set(&[&long])).unwrap();
+        assert_eq!(
+            config.auth.hs256_secret.expose_secret(),
+            "hunter2-".repeat(4)
+        );
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    /// A key that nobody reads would take any value in silence.
+    #[test]
+    fn every_key_is_read_and_checked() {
+        for found in read(DEFAULT_TEXT).unwrap() {
+            let refused = sentence(from_text(&format!("{} = 1979-05-27", found.key)));
+            assert!(
+                refused.starts_with(&format!("`{}` must be", found.key)),
+                "{refused}"
+            );
+        }
+    }
+
+    /// Every key stands below a comment, and the comment names the bounds that the code holds.
+    #[test]
+    fn every_key_has_a_comment_with_its_bounds() {
+        let lines: Vec<&str> = DEFAULT_TEXT.lines().collect();
+        for found in read(DEFAULT_TEXT).unwrap() {
+            let above = lines[..found.key_place.line - 1].iter().rev();
+            let comment: Vec<&str> = above
+                .take_while(|line| line.starts_with("# "))
+                .copied()
+                .collect();
+            assert!(!comment.is_empty(), "{} has no comment", found.key);
+            let refused = sentence(from_text(&format!("{} = -1", found.key)));
+            if let Some((_, bounds)) = refused.split_once("number from ") {
+                let bounds = bounds.split(", not").next().unwrap();
+                let comment: Vec<&str> = comment.into_iter().rev().collect();
+                let comment = comment.join(" ").replace("# ", "");
+                assert!(
+                    comment.contains(bounds),
+                    "the comment of {} lacks {bounds:?}: {comment}",
+                    found.key
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_loaded_or_refused(text in "\\PC*") {
+            sentence(from_text(&text));
+        }
+
+        #[test]
+        fn any_toml_like_text_is_loaded_or_refused(
+            text in r#"(\[(log|ws|server)\]\n|(log\.|deflate|listen|retention_days|x)|=|"[a-z:.ä]*"|[0-9eE+-]{1,20}|[{},\n \[\]#'é\x00-\x1f]){0,20}"#
+        ) {
+            sentence(from_text(&text));
+        }
+
+        #[test]
+        fn any_value_of_any_key_is_loaded_or_refused(index in 0_usize..60, text in "\\PC{0,40}|-?[0-9]{1,30}(\\.[0-9]{0,30})?(e[0-9]{1,4})?") {
+            let keys = read(DEFAULT_TEXT).unwrap();
+            let key = &keys[index % keys.len()].key;
+            sentence(Config::load(&set(&[&format!("{key}={text}")])));
+            sentence(from_text(&format!("{key} = {text}")));
+        }
+    }
+}

@@ -23,6 +23,7 @@ use values::Values;
 const DEFAULT_TEXT: &str = include_str!("../config.toml");
 /// Bytes of a configuration file; every key with its comment takes a hundredth of this.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Where the configuration comes from, weakest first.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {

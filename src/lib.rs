@@ -6,6 +6,7 @@ pub mod clock;
 pub mod id;
 pub mod metrics;
 
+pub mod config;
 pub mod event;
 
 pub mod frame;

@@ -5,4 +5,8 @@
 pub mod clock;
 pub mod config;
 pub mod event;
+
+pub mod secret;
 pub mod token;
+
+pub mod cli;

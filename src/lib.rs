@@ -12,6 +12,7 @@ pub mod event;
 
 pub mod frame;
 pub mod limits;
+pub mod secret;
 pub mod token;
 pub mod wake;
 
@@ -19,3 +20,5 @@ pub mod store;
 
 pub mod cursor;
 pub mod publish;
+
+pub mod cli;

@@ -5,7 +5,9 @@
 
 use serde_json::json;
 
+use crate::clock::Clock;
 use crate::event::{EventId, EventType, Invalid, Json, Topic, UserId};
+use crate::id::Random;
 
 /// Events of one request, as the server takes them.
 pub const EVENTS_MAX: usize = 500;
@@ -66,7 +68,7 @@ impl Template {
 }
 
 fn fresh_id() -> String {
-    uuid::Uuid::now_v7().to_string()
+    Random::system().uuid_v7(Clock::system().wall_ms())
 }
 
 /// Events that go in one request, with the lines that they come from.

@@ -21,8 +21,8 @@ use super::lines::{LINE_BYTES_MAX, Lines};
 use crate::event::Json;
 
 const PUBLISH_PATH: &str = "v1/publish";
-/// How long one batch may take; sent again after it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one batch may take; it is sent again after that, so this is below the default of `--retry-for`.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes read from the input at once, and how many such pieces may wait.
 const PIECE_BYTES: usize = 64 * 1024;
 const PIECES_MAX: usize = 4;
@@ -156,7 +156,10 @@ impl Publisher {
         let reply = self
             .send(batch.body())
             .await
-            .with_context(|| format!("lines {first} to {last}"))?;
+            .with_context(|| match first == last {
+                true => format!("line {first}"),
+                false => format!("lines {first} to {last}"),
+            })?;
         let refused = count(&mut self.counts, &reply, &batch.lines)?;
         let published = self.counts.published;
         self.progress.set_message(format!("{published} events"));

@@ -10,6 +10,8 @@ use std::time::Duration;
 use anyhow::bail;
 use reqwest::Response;
 use serde::Deserialize;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::client::{Backoff, Refusal, Server, innermost};
 use super::lines::{LINE_BYTES_MAX, Lines};
@@ -95,6 +97,14 @@ impl Tail {
 
     /// Goes on until trying again cannot help, or nobody takes what is printed.
     pub async fn run(&mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            biased;
+            () = reader_gone() => Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+            outcome = self.follow() => outcome,
+        }
+    }
+
+    async fn follow(&mut self) -> anyhow::Result<()> {
         loop {
             let (reason, asked) = match self.open().await {
                 Ok(response) => (self.read(response).await?, self.asked_wait.take()),
@@ -167,7 +177,10 @@ impl Tail {
         let is_printed = match (is_control, line.ephemeral) {
             (true, _) => self.order.prints_control,
             (false, true) => self.order.prints_signals,
-            (false, false) => true,
+            (false, false) => {
+                self.backoff.succeeded();
+                true
+            }
         };
         if is_printed {
             self.out.write_all(bytes)?;
@@ -181,8 +194,10 @@ impl Tail {
 
     fn obey(&mut self, line: &Line) {
         match line.line_type.as_str() {
+            // Neither `ready` nor `live` makes a good connection: a server that always ends the stream there would
+            // be asked without pause.
+            "sys.ping" => self.backoff.succeeded(),
             "sys.ready" => {
-                self.backoff.succeeded();
                 let ping = line.ping_ms.map(Duration::from_millis);
                 if let Some(ping) = ping.filter(|ping| !ping.is_zero()) {
                     self.silence_max = ping.saturating_mul(PINGS_MISSED).min(SILENCE_MAX);
@@ -205,6 +220,17 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// Waits until the other end of stdout is closed; for ever where stdout is no pipe. Without it `tail | head -1`
+/// would stay until the next event.
+async fn reader_gone() {
+    if let Ok(stdout) = AsyncFd::with_interest(io::stdout(), Interest::ERROR)
+        && stdout.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Where the next connection goes on once `line` has been printed.

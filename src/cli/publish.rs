@@ -141,7 +141,7 @@ impl Publisher {
                 bail!("line {line}: {complaint}; what stands before it is published");
             }
         };
-        if !feed.batch.has_room(event.len()) {
+        if !feed.batch.fits(event.len()) {
             self.settle(feed.take()).await?;
         }
         feed.batch.push(feed.line, &event);

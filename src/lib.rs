@@ -4,6 +4,18 @@
 
 pub mod accept;
 pub mod clock;
+pub mod id;
+pub mod metrics;
+
+pub mod config;
 pub mod event;
+
+pub mod frame;
 pub mod limits;
 pub mod token;
+pub mod wake;
+
+pub mod store;
+
+pub mod cursor;
+pub mod publish;

@@ -257,7 +257,7 @@ impl Request<'_> {
                 Err(problem) => errors.push(ItemError {
                     index,
                     code: problem.code,
-                    message: problem.message,
+                    message: problem.message.clone(),
                 }),
             }
         }

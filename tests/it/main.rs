@@ -8,10 +8,16 @@ mod client;
 mod delivery;
 mod door;
 mod harness;
+mod reader;
 mod sse;
 mod tokens;
 mod websocket;
 mod write;
 
+mod poll;
+mod reading;
+mod reset;
+mod socket;
+mod stream;
 mod tidy;
 mod tidy_docs;

@@ -176,13 +176,6 @@ impl Reader {
         })
     }
 
-    pub fn of_ndjson(body: Opened) -> Reader {
-        Reader::of(Source::Ndjson {
-            body,
-            bytes: Vec::new(),
-        })
-    }
-
     pub fn of_socket(socket: Socket) -> Reader {
         Reader::of(Source::Socket(Box::new(socket)))
     }

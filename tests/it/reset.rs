@@ -44,7 +44,10 @@ async fn a_reset_says_why_and_goes_on_from_the_head() {
             let mut reader = open(&server, transport, &Ask::user("alice").cursor(&cursor)).await;
             let reset = reader.next_of(Kind::Reset).await;
             assert_eq!(reset.str("reason"), reason, "{context}");
-            assert_eq!(reset.str("requested"), cursor, "{context}");
+            assert!(
+                reset.str("requested").ends_with(&cursor),
+                "{context}: {reset:?}"
+            );
             assert_eq!(reset.str("head"), format!("{epoch}-{head}"), "{context}");
             assert_eq!(reset.json["earliest"], head - 9, "{context}");
             if transport == Transport::Sse {

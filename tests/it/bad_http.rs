@@ -1,5 +1,7 @@
-//! FAULTS.md 4.1: bad HTTP and bad JSON. Each table ends with the same question: does the server still answer, with
-//! no panic in its log and none in its metrics.
+//! FAULTS.md 4.1: bad HTTP and bad JSON.
+//!
+//! Promises: each table ends with the same question: does the server still answer, with no panic in its log and none
+//! in its metrics, and is nothing half applied. It never waits for a server that hangs: every read has an end.
 
 use std::time::Duration;
 

@@ -91,11 +91,8 @@ async fn one_event_in_is_one_event_out() {
             }
             assert_eq!(
                 reader.next().await.kind,
-                if transport == Transport::Poll {
-                    Kind::Live
-                } else {
-                    Kind::Live
-                }
+                Kind::Live,
+                "nothing but these events"
             );
         }
     }

@@ -1,4 +1,7 @@
 //! PROTOCOL.md section 5, idempotency: a repeat gives the first result and appends nothing, over a crash too.
+//!
+//! Promises: after each repeat the log itself is looked at, not only the reply. It never tests the 24 hours: a test
+//! cannot wait for them.
 
 use serde_json::{Value, json};
 

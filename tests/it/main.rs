@@ -17,6 +17,7 @@ mod write;
 mod auth;
 mod bad_cursors;
 mod bad_http;
+mod commands;
 mod hostile;
 mod idempotency;
 mod operation;

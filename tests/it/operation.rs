@@ -1,4 +1,7 @@
 //! PROTOCOL.md section 5: errors, limits, health, readiness and metrics.
+//!
+//! Promises: limits are configured small, so that they are met in a moment. It never asserts a figure of a metric,
+//! only that what happened was counted.
 
 use std::time::Duration;
 

@@ -1,4 +1,7 @@
 //! PROTOCOL.md section 3.3: the JSON page and the long poll.
+//!
+//! Promises: a wait is bounded from both sides, generously, since the machine may be busy. What pages share with the
+//! other transports is in `reading` and `reset`.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,7 @@
 //! PROTOCOL.md section 7: what scripts rely on when they start, stop and ask the binary.
+//!
+//! Promises: a refused start is judged by its exit code and by its last line, which must name the key or the file.
+//! It never looks for a certain wording.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! PROTOCOL.md section 4: the cookie session with its rules about `Origin`, CORS, and what ends or prolongs an open
 //! stream: expiry, refresh, revocation, over restarts too.
+//!
+//! Promises: origins are tried as browsers send them. Tokens are made to expire by their claims, never by waiting long.
 
 use serde_json::json;
 

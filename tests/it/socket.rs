@@ -1,5 +1,7 @@
 //! PROTOCOL.md section 3.5: what only the WebSocket knows: handshake, ops, pings, deflate and close codes; and the
 //! bad input of FAULTS.md 4.5.
+//!
+//! Promises: frames are sent byte by byte as RFC 6455 forbids or allows them. Reading is in `reading` and `reset`.
 
 use serde_json::{Value, json};
 

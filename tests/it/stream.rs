@@ -68,10 +68,8 @@ async fn the_bytes_of_sse_are_these() {
             "event: live\ndata: {{\"type\":\"sys.live\",\"cursor\":\"{cursor}\"}}\nid: {cursor}\n\n"
         );
         let text = bytes_until(&server, &path, "text/event-stream", &live).await;
-        let begin = format!(
-            "retry: 3740\nevent: ready\ndata: {{\"type\":\"sys.ready\",\"v\":1,\"user\":\"alice\",\"conn\":\""
-        );
-        assert!(text.starts_with(&begin), "{text:?}");
+        let begin = "retry: 3740\nevent: ready\ndata: {\"type\":\"sys.ready\",\"v\":1,\"user\":\"alice\",\"conn\":\"";
+        assert!(text.starts_with(begin), "{text:?}");
         let ready_end = format!("\nid: {epoch}-0\n\n");
         let (_, rest) = text
             .split_once(&ready_end)

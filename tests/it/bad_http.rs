@@ -416,3 +416,34 @@ async fn pipelined_requests_are_answered_in_order() {
     server.publish(&body).await.expect(201);
     server.assert_healthy().await;
 }
+
+#[tokio::test]
+async fn heads_and_bodies_that_never_end_are_cut_off() {
+    let server = spawn(Options::new());
+    let token = tokens::publisher();
+    let body = format!(
+        "POST /v1/publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+    );
+    let beginnings = [
+        "",
+        "G",
+        "GET /healthz HTTP/1.1\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: b\r\n",
+        &body,
+    ];
+    let mut waiting = Vec::new();
+    for begun in beginnings {
+        let mut raw = Raw::connect(server.address).await;
+        raw.send(begun.as_bytes()).await;
+        waiting.push((begun, raw));
+    }
+    let all = waiting.iter_mut().map(async |(begun, raw)| {
+        assert!(
+            raw.is_closed(Duration::from_secs(25)).await,
+            "{begun:?} is kept open"
+        );
+    });
+    futures_util::future::join_all(all).await;
+    server.assert_healthy().await;
+}

@@ -20,6 +20,7 @@ mod bad_http;
 mod commands;
 mod hostile;
 mod idempotency;
+mod keys;
 mod operation;
 mod poll;
 mod publishing;

@@ -30,7 +30,7 @@ async fn errors_have_one_shape() {
             "method_not_allowed",
         ),
         (server.call("DELETE", "/healthz"), 405, "method_not_allowed"),
-        (server.get("/v1/events"), 401, "unauthenticated"),
+        (server.get("/v1/events"), 401, "unauthorized"),
         (publish().body("text/csv", "a,b"), 415, ""),
         (publish().body("application/json", "{"), 400, ""),
         (publish().body("application/json", ""), 400, ""),

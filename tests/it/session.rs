@@ -16,7 +16,7 @@ const ALLOWED: &str = "https://app.example";
 const OTHER: &str = "https://evil.example";
 
 fn options() -> Options {
-    Options::new().set("server.allowed_origins", format!("[\"{ALLOWED}\"]"))
+    Options::new().set("server.allowed_origins", ALLOWED)
 }
 
 fn own_origin(server: &Server) -> String {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::delivery::{check_page, seq_of};
+use crate::delivery::{Kind, check_page, seq_of};
 use crate::harness::{Options, spawn};
+use crate::reader::{Ask, Transport, open};
 use crate::tokens;
 
 #[tokio::test]
@@ -129,10 +130,11 @@ async fn a_page_with_a_lost_cursor_is_whole() {
         (&json!([]), &json!(head)),
         "{page}"
     );
-    let page = server
-        .page("alice", "cursor=aaaaaa-1&wait=10&on_gap=earliest")
-        .await;
-    assert_eq!(page["events"].as_array().map(Vec::len), Some(3), "{page}");
+    let ask = Ask::user("alice").query("cursor=aaaaaa-1&wait=10&on_gap=earliest");
+    let mut reader = open(&server, Transport::Poll, &ask).await;
+    let reset = reader.next().await;
+    assert_eq!(reset.kind, Kind::Reset, "{reset:?}");
+    assert_eq!(reader.seqs(3).await, [1, 2, 3]);
 }
 
 #[tokio::test]

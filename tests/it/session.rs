@@ -116,21 +116,6 @@ async fn a_cookie_alone_writes_only_from_an_allowed_origin() {
 }
 
 #[tokio::test]
-async fn a_foreign_origin_opens_no_socket_even_with_a_token() {
-    let server = spawn(options());
-    let handshake = || Handshake::default().token(&tokens::user("alice"));
-    for (origin, is_allowed) in [(ALLOWED, true), (OTHER, false)] {
-        let socket = connect(
-            server.address,
-            "/v1/ws",
-            handshake().header("Origin", origin),
-        )
-        .await;
-        assert_eq!(socket.is_ok(), is_allowed, "{origin}");
-    }
-}
-
-#[tokio::test]
 async fn cors_opens_for_allowed_origins_only() {
     let server = spawn(options());
     for (origin, is_allowed) in [(ALLOWED, true), (OTHER, false), ("null", false)] {

@@ -27,6 +27,7 @@ mod publishing;
 mod reading;
 mod reset;
 mod running;
+mod seam;
 mod session;
 mod slow;
 mod socket;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::delivery::Kind;
-use crate::harness::{Options, eventually, run, spawn, try_spawn};
+use crate::harness::{Options, eventually, run, spawn, start, try_spawn};
 use crate::reader::{Ask, Transport, open, try_open};
 use crate::tokens;
 
@@ -297,6 +297,40 @@ async fn tokens_of_the_command_line_carry_what_was_asked_for() {
         .call("PUT", "/v1/topics/feed:x/subscribers/alice")
         .token(&topics);
     assert!(call.send().await.status < 300);
+}
+
+#[tokio::test]
+async fn servers_in_one_process_share_nothing() {
+    let mut one = start(Options::new().set("stream.ping_seconds", 7)).await;
+    let two = start(Options::new().set("stream.ping_seconds", 8)).await;
+    one.notes("alice", 3).await;
+    two.notes("alice", 5).await;
+    for (server, count, ping_ms) in [(&one, 3, 7000), (&two, 5, 8000)] {
+        for transport in Transport::ALL {
+            let ask = Ask::user("alice").query("cursor=start");
+            let mut reader = open(server, transport, &ask).await;
+            if transport != Transport::Poll {
+                assert_eq!(
+                    reader.next().await.json["ping_ms"],
+                    ping_ms,
+                    "{transport:?}"
+                );
+            }
+            assert_eq!(
+                reader.events_until_live().await.len(),
+                count,
+                "{transport:?}"
+            );
+        }
+    }
+    one.drain().await;
+    let again = start(Options::new().data(&one.data)).await;
+    assert_eq!(
+        again.note("alice", json!(4)).await["seq"],
+        4,
+        "a drained directory is free"
+    );
+    two.assert_healthy().await;
 }
 
 #[test]

@@ -18,6 +18,9 @@ use tokio::time::Instant;
 use super::oracle::{FloorClaim, LogKey, Oracle, To};
 use super::world::World;
 
+/// The sweep finds within this time what has become too old.
+const SWEEP_MS: u64 = 1_000;
+
 /// One user's log as it is in the end.
 struct Final {
     log: LogKey,
@@ -51,7 +54,7 @@ pub async fn judge(world: &World) {
     for read in finals.values() {
         violations.extend(kept(&oracle, read));
         violations.extend(in_real_time(&oracle, &read.log));
-        violations.extend(bounded(&oracle, read));
+        violations.extend(bounded(&oracle, read, world.now_ms()));
     }
     violations.extend(acknowledged(&oracle, &finals));
     violations.extend(together(&oracle, &finals));
@@ -195,7 +198,7 @@ fn in_real_time(oracle: &Oracle, log: &LogKey) -> Vec<String> {
 }
 
 /// In the end, after some idle time, no log keeps more than it may.
-fn bounded(oracle: &Oracle, read: &Final) -> Vec<String> {
+fn bounded(oracle: &Oracle, read: &Final, now_ms: u64) -> Vec<String> {
     let retention = oracle.plan.retention;
     let events: Vec<_> = read.ids.values().map(|id| &oracle.attempts[id].1).collect();
     let bytes: u64 = events
@@ -203,7 +206,7 @@ fn bounded(oracle: &Oracle, read: &Final) -> Vec<String> {
         .map(|event| record::retained_bytes(event.json().len()))
         .sum();
     let is_old =
-        |time_ms: u64| retention.age_ms > 0 && time_ms + retention.age_ms <= oracle.clock_ms;
+        |time_ms: u64| retention.age_ms > 0 && time_ms + retention.age_ms + SWEEP_MS <= now_ms;
     let mut violations = Vec::new();
     if retention.events > 0 && events.len() as u64 > retention.events {
         violations.push(format!("{:?} keeps {} events", read.log, events.len()));

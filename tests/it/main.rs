@@ -29,6 +29,7 @@ mod reset;
 mod running;
 mod seam;
 mod session;
+mod simulation;
 mod slow;
 mod socket;
 mod stream;

@@ -6,7 +6,7 @@
 use fastrand::Rng;
 
 use crate::clean;
-use crate::history::{Acked, Attempt, Entry, Invariant, Op, Position, Publish, Read, Reset, Seen};
+use crate::history::{Acked, Attempt, Entry, Invariant, Op, Origin, Position, Publish, Read, Reset, Seen};
 use crate::invariants;
 use crate::stream::HEALED_US_MAX;
 
@@ -93,6 +93,12 @@ fn seen_at(history: &mut [Entry], place: usize) -> &mut Seen {
 
 fn drop_event(history: &mut Vec<Entry>, rng: &mut Rng) -> bool {
     let Some(place) = event_place(history, rng) else { return false };
+    // Before the first event of a poll from the start there may be none: only retention could tell.
+    let process = &history[place].process;
+    let before = history[..place].iter().rev().find(|entry| entry.process == *process);
+    if before.is_some_and(|entry| matches!(&entry.op, Op::Read(Read::Invoke { origin: Origin::Start, .. }))) {
+        return false;
+    }
     history.remove(place);
     true
 }

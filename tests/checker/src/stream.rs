@@ -126,17 +126,14 @@ impl<'a> Follower<'a> {
             }
             Read::Event(seen) => self.take_event(order, seen),
             Read::Reset(reset) => self.take_reset(order, reset),
-            Read::Reached { position } => self.take_reached(position),
+            Read::Reached { position } => self.take_reached(order, position),
             Read::Invoke { .. } | Read::End | Read::Leave => {}
         }
     }
 
     fn take_event(&mut self, order: usize, seen: &'a Seen) {
         let here = &seen.position;
-        let is_first_of_all = self.position.is_none() && *self.connection.origin == Origin::Start;
-        if is_first_of_all && self.is_kept_later(order, &here.epoch, here.seq) {
-            self.report(Invariant::Reliable, format!("{here} came first although the log began earlier"));
-        }
+        self.judge_start(order, here, here.seq);
         if !self.ids.insert(&seen.id) {
             self.report(Invariant::Unique, format!("id {} came twice, again at {here}", seen.id));
         }
@@ -152,6 +149,14 @@ impl<'a> Follower<'a> {
             }
         }
         self.position = Some(here.clone());
+    }
+
+    /// Who asked for the oldest kept event must not begin later than `floor`.
+    fn judge_start(&mut self, order: usize, here: &Position, floor: u64) {
+        let is_first = self.position.is_none() && *self.connection.origin == Origin::Start;
+        if is_first && self.is_kept_later(order, &here.epoch, floor) {
+            self.report(Invariant::Reliable, format!("{here} came first although the log began earlier"));
+        }
     }
 
     fn take_reset(&mut self, order: usize, reset: &Reset) {
@@ -190,7 +195,8 @@ impl<'a> Follower<'a> {
         })
     }
 
-    fn take_reached(&mut self, position: &Position) {
+    fn take_reached(&mut self, order: usize, position: &Position) {
+        self.judge_start(order, position, position.seq + 1);
         if let Some(before) = self.position.clone()
             && before != *position
         {

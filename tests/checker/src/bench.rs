@@ -26,7 +26,9 @@ pub struct Bench {
 
 impl Bench {
     pub fn rng(&self, row: &str) -> Rng {
-        let salt = row.bytes().fold(0_u64, |sum, byte| sum * 31 + u64::from(byte));
+        let salt = row
+            .bytes()
+            .fold(0_u64, |sum, byte| sum * 31 + u64::from(byte));
         Rng::with_seed(self.seed ^ salt)
     }
 
@@ -102,8 +104,14 @@ impl<'a> Run<'a> {
     }
 
     /// Takes the outcome of one trial; a trial that could not be finished is a server that did not do its part.
-    pub fn judge(&mut self, outcome: Result<Vec<Violation>>, recorder: Option<&Recorder>, data: &Path) {
-        let found = outcome.unwrap_or_else(|error| vec![Violation::new(Invariant::Honest, format!("{error:#}"))]);
+    pub fn judge(
+        &mut self,
+        outcome: Result<Vec<Violation>>,
+        recorder: Option<&Recorder>,
+        data: &Path,
+    ) {
+        let found = outcome
+            .unwrap_or_else(|error| vec![Violation::new(Invariant::Honest, format!("{error:#}"))]);
         if found.is_empty() {
             return self.clean(1);
         }
@@ -132,8 +140,12 @@ impl<'a> Run<'a> {
 
 /// A data directory on a loop mount goes away with it, so it is copied beside the mount.
 fn keep_data(data: &Path) -> PathBuf {
-    let is_mounted = data.parent().is_some_and(|parent| parent.extension().is_some_and(|name| name == "mnt"));
-    let Some(parent) = data.parent().filter(|_| is_mounted) else { return data.to_owned() };
+    let is_mounted = data
+        .parent()
+        .is_some_and(|parent| parent.extension().is_some_and(|name| name == "mnt"));
+    let Some(parent) = data.parent().filter(|_| is_mounted) else {
+        return data.to_owned();
+    };
     let kept = parent.with_extension("data");
     match copy_directory(data, &kept) {
         Ok(()) => kept,
@@ -162,7 +174,7 @@ pub fn copy_directory(from: &Path, to: &Path) -> std::io::Result<()> {
 pub struct Report {
     pub row: &'static str,
     wanted: usize,
-    clean: usize,
+    pub clean: usize,
     acked: u64,
     slowest_ready: Duration,
     took: Duration,
@@ -177,7 +189,13 @@ impl Report {
     }
 
     pub fn print(&self) {
-        let Report { row, wanted, clean, acked, .. } = self;
+        let Report {
+            row,
+            wanted,
+            clean,
+            acked,
+            ..
+        } = self;
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K");
         }
@@ -186,7 +204,10 @@ impl Report {
             line.push_str(", 0 lost");
         }
         if !self.slowest_ready.is_zero() {
-            line.push_str(&format!(", slowest ready {:.2} s", self.slowest_ready.as_secs_f64()));
+            line.push_str(&format!(
+                ", slowest ready {:.2} s",
+                self.slowest_ready.as_secs_f64()
+            ));
         }
         for fact in &self.facts {
             line.push_str(", ");

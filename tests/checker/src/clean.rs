@@ -6,12 +6,18 @@
 use fastrand::Rng;
 
 use crate::history::{
-    Acked, Attempt, CommittedLog, Entry, Fault, Op, Origin, Position, Publish, Read, Reset, Seen, Transport,
+    Acked, Attempt, CommittedLog, Entry, Fault, Op, Origin, Position, Publish, Read, Reset, Seen,
+    Transport,
 };
 
 /// Steps of one history; about twice as many entries come of them.
 const STEPS: usize = 160;
-const TRANSPORTS: [Transport; 4] = [Transport::Sse, Transport::Poll, Transport::Ndjson, Transport::Socket];
+const TRANSPORTS: [Transport; 4] = [
+    Transport::Sse,
+    Transport::Poll,
+    Transport::Ndjson,
+    Transport::Socket,
+];
 
 pub fn history(seed: u64) -> Vec<Entry> {
     let mut world = World::new(seed);
@@ -52,11 +58,17 @@ struct Reader {
 
 impl Log {
     fn head(&self) -> Position {
-        Position { epoch: self.epoch.clone(), seq: self.events.len() as u64 }
+        Position {
+            epoch: self.epoch.clone(),
+            seq: self.events.len() as u64,
+        }
     }
 
     fn at(&self, seq: u64) -> Position {
-        Position { epoch: self.epoch.clone(), seq }
+        Position {
+            epoch: self.epoch.clone(),
+            seq,
+        }
     }
 }
 
@@ -136,7 +148,12 @@ impl World {
     }
 
     fn read_log(&mut self, log: usize) {
-        let Log { user, floor, events, .. } = &self.logs[log];
+        let Log {
+            user,
+            floor,
+            events,
+            ..
+        } = &self.logs[log];
         let first = usize::try_from(floor - 1).expect("a model log is small");
         let committed = CommittedLog {
             user: user.clone(),
@@ -166,15 +183,23 @@ impl World {
                 let seen = self.append(log, &attempt);
                 self.acknowledge(&attempt, &seen, false);
             }
-            7 => self.record("publisher", Op::Publish(Publish::Fail {
-                attempt: attempt.attempt,
-                status: 429,
-                code: "rate_limited".to_owned(),
-                has_retry_after: true,
-            })),
+            7 => self.record(
+                "publisher",
+                Op::Publish(Publish::Fail {
+                    attempt: attempt.attempt,
+                    status: 429,
+                    code: "rate_limited".to_owned(),
+                    has_retry_after: true,
+                }),
+            ),
             committed => {
                 let seen = (committed == 8).then(|| self.append(log, &attempt));
-                self.record("publisher", Op::Publish(Publish::Info { attempt: attempt.attempt }));
+                self.record(
+                    "publisher",
+                    Op::Publish(Publish::Info {
+                        attempt: attempt.attempt,
+                    }),
+                );
                 if attempt.key.is_some() {
                     self.unanswered.push((log, attempt, seen));
                 }
@@ -183,9 +208,14 @@ impl World {
     }
 
     fn retry(&mut self) {
-        let Some((log, attempt, made)) = self.unanswered.pop() else { return };
+        let Some((log, attempt, made)) = self.unanswered.pop() else {
+            return;
+        };
         self.attempts += 1;
-        let again = Attempt { attempt: self.attempts, ..attempt };
+        let again = Attempt {
+            attempt: self.attempts,
+            ..attempt
+        };
         self.record("publisher", Op::Publish(Publish::Invoke(again.clone())));
         let is_duplicate = made.is_some();
         let seen = made.unwrap_or_else(|| self.append(log, &again));
@@ -225,7 +255,10 @@ impl World {
         }
         let log = &self.logs[self.readers[reader].log];
         let (head, floor) = (log.head(), log.floor);
-        let position = self.readers[reader].position.clone().unwrap_or_else(|| log.at(floor - 1));
+        let position = self.readers[reader]
+            .position
+            .clone()
+            .unwrap_or_else(|| log.at(floor - 1));
         if position.epoch != head.epoch || position.seq + 1 < floor || position.seq > head.seq {
             self.reset(reader, &position);
             return false;
@@ -236,7 +269,10 @@ impl World {
             let seen = self.logs[self.readers[reader].log].events[place].clone();
             self.reader_frame(reader, Read::Event(seen));
         }
-        let reached = Position { seq: position.seq + count, ..position };
+        let reached = Position {
+            seq: position.seq + count,
+            ..position
+        };
         let is_at_head = reached == head;
         self.readers[reader].position = Some(reached.clone());
         if is_at_head || self.readers[reader].transport == Transport::Poll {
@@ -251,7 +287,11 @@ impl World {
     fn open(&mut self, reader: usize) {
         let log = &self.logs[self.readers[reader].log];
         let (user, head, start) = (log.user.clone(), log.head(), log.at(log.floor - 1));
-        let Reader { transport, position, .. } = &self.readers[reader];
+        let Reader {
+            transport,
+            position,
+            ..
+        } = &self.readers[reader];
         let transport = *transport;
         let (origin, ready) = match position {
             Some(position) => (Origin::After(position.clone()), position.clone()),
@@ -260,7 +300,14 @@ impl World {
             None => (Origin::Now, head),
         };
         self.readers[reader].position = Some(ready.clone());
-        self.reader_frame(reader, Read::Invoke { user, transport, origin });
+        self.reader_frame(
+            reader,
+            Read::Invoke {
+                user,
+                transport,
+                origin,
+            },
+        );
         self.readers[reader].is_open = true;
         if transport != Transport::Poll {
             self.reader_frame(reader, Read::Ready { position: ready });
@@ -298,7 +345,10 @@ impl World {
     }
 
     fn crash(&mut self) {
-        let fault = Fault { what: "kill -9".to_owned(), is_damage: false };
+        let fault = Fault {
+            what: "kill -9".to_owned(),
+            is_damage: false,
+        };
         self.record("nemesis", Op::Fault(fault));
         for reader in 0..self.readers.len() {
             self.close(reader);
@@ -306,7 +356,9 @@ impl World {
     }
 
     fn trim(&mut self) {
-        let Some(kept) = self.retention_events else { return };
+        let Some(kept) = self.retention_events else {
+            return;
+        };
         for log in &mut self.logs {
             let floor_max = log.head().seq.saturating_sub(kept) + 1;
             log.floor = self.rng.u64(log.floor..=floor_max.max(log.floor));
@@ -317,11 +369,17 @@ impl World {
     fn damage(&mut self) {
         (0..self.logs.len()).for_each(|log| self.read_log(log));
         self.crash();
-        let fault = Fault { what: "truncated".to_owned(), is_damage: true };
+        let fault = Fault {
+            what: "truncated".to_owned(),
+            is_damage: true,
+        };
         self.record("nemesis", Op::Fault(fault));
         let number = self.rng.usize(0..self.logs.len());
         let log = &mut self.logs[number];
-        let kept = self.rng.usize(0..=log.events.len()).max(usize::try_from(log.floor - 1).unwrap_or(0));
+        let kept = self
+            .rng
+            .usize(0..=log.events.len())
+            .max(usize::try_from(log.floor - 1).unwrap_or(0));
         log.epoch = format!("new{:03}", self.entries.len());
         log.events.truncate(kept);
         for event in &mut log.events {
@@ -338,6 +396,10 @@ impl World {
 
     fn record(&mut self, process: &str, op: Op) {
         self.at_us += self.rng.u64(1..2000);
-        self.entries.push(Entry { at_us: self.at_us, process: process.to_owned(), op });
+        self.entries.push(Entry {
+            at_us: self.at_us,
+            process: process.to_owned(),
+            op,
+        });
     }
 }

@@ -10,13 +10,19 @@ use crate::sse::SseFrame;
 
 /// What one object on the wire means to a reader. Signals, pings without position and the like mean nothing here.
 pub fn understand(value: &Value) -> Result<Option<Read>, String> {
-    let name = value["type"].as_str().ok_or_else(|| format!("no type: {value}"))?;
+    let name = value["type"]
+        .as_str()
+        .ok_or_else(|| format!("no type: {value}"))?;
     if value["ephemeral"] == Value::Bool(true) {
         return Ok(None);
     }
     match name {
-        "sys.ready" => Ok(Some(Read::Ready { position: position(value, "cursor")? })),
-        "sys.live" => Ok(Some(Read::Reached { position: position(value, "cursor")? })),
+        "sys.ready" => Ok(Some(Read::Ready {
+            position: position(value, "cursor")?,
+        })),
+        "sys.live" => Ok(Some(Read::Reached {
+            position: position(value, "cursor")?,
+        })),
         "sys.reset" => Ok(Some(Read::Reset(reset(value, None)?))),
         _ if name.starts_with("sys.") => Ok(None),
         _ => Ok(Some(Read::Event(seen(value)?))),
@@ -25,7 +31,9 @@ pub fn understand(value: &Value) -> Result<Option<Read>, String> {
 
 /// As `understand`, and the `id:` line must agree with what the object says.
 pub fn understand_sse(frame: &SseFrame) -> Result<Option<Read>, String> {
-    let Some(data) = &frame.data else { return Ok(None) };
+    let Some(data) = &frame.data else {
+        return Ok(None);
+    };
     let value: Value = serde_json::from_str(data).map_err(|error| format!("{error}: {data}"))?;
     let id = match &frame.id {
         Some(id) => Some(Position::parse(id).ok_or_else(|| format!("id {id:?} is not a cursor"))?),
@@ -36,7 +44,10 @@ pub fn understand_sse(frame: &SseFrame) -> Result<Option<Read>, String> {
     }
     let understood = understand(&value)?;
     match (understood, id) {
-        (Some(Read::Reset(told)), Some(id)) => Ok(Some(Read::Reset(Reset { position: id, ..told }))),
+        (Some(Read::Reset(told)), Some(id)) => Ok(Some(Read::Reset(Reset {
+            position: id,
+            ..told
+        }))),
         // A ping with an id moves the cursor over what a filter hid.
         (None, Some(id)) if value["type"] == "sys.ping" => Ok(Some(Read::Reached { position: id })),
         (Some(read), Some(id)) if position_of(&read) == Some(&id) => Ok(Some(read)),
@@ -56,7 +67,9 @@ fn position_of(read: &Read) -> Option<&Position> {
 pub fn seen(value: &Value) -> Result<Seen, String> {
     let text = |field: &str| {
         let found = value[field].as_str();
-        found.map(str::to_owned).ok_or_else(|| format!("no {field}: {value}"))
+        found
+            .map(str::to_owned)
+            .ok_or_else(|| format!("no {field}: {value}"))
     };
     let position = position(value, "cursor")?;
     if value["seq"].as_u64() != Some(position.seq) {
@@ -67,7 +80,10 @@ pub fn seen(value: &Value) -> Result<Seen, String> {
         id: text("id")?,
         event_type: text("type")?,
         time: text("time")?,
-        nonce: value["data"]["nonce"].as_str().unwrap_or_default().to_owned(),
+        nonce: value["data"]["nonce"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
         owner: value["data"]["for"].as_str().unwrap_or_default().to_owned(),
         data: value["data"].to_string(),
     })
@@ -79,27 +95,39 @@ pub fn reset(value: &Value, goes_on: Option<Position>) -> Result<Reset, String> 
     let head = position(value, "head")?;
     let said = value["cursor"].as_str().and_then(Position::parse);
     Ok(Reset {
-        reason: value["reason"].as_str().ok_or_else(|| format!("no reason: {value}"))?.to_owned(),
+        reason: value["reason"]
+            .as_str()
+            .ok_or_else(|| format!("no reason: {value}"))?
+            .to_owned(),
         requested: value["requested"].as_str().unwrap_or_default().to_owned(),
-        earliest: value["earliest"].as_u64().ok_or_else(|| format!("no earliest: {value}"))?,
+        earliest: value["earliest"]
+            .as_u64()
+            .ok_or_else(|| format!("no earliest: {value}"))?,
         position: goes_on.or(said).unwrap_or_else(|| head.clone()),
         head,
     })
 }
 
 pub fn position(value: &Value, field: &str) -> Result<Position, String> {
-    let cursor = value[field].as_str().ok_or_else(|| format!("no {field}: {value}"))?;
+    let cursor = value[field]
+        .as_str()
+        .ok_or_else(|| format!("no {field}: {value}"))?;
     Position::parse(cursor).ok_or_else(|| format!("{cursor:?} is not a cursor"))
 }
 
 /// One page of the log: what it tells in the order in which it counts.
 pub fn understand_page(page: &Value) -> Result<Vec<Read>, String> {
-    let events = page["events"].as_array().ok_or_else(|| format!("not a page: {page}"))?;
+    let events = page["events"]
+        .as_array()
+        .ok_or_else(|| format!("not a page: {page}"))?;
     let events: Vec<Seen> = events.iter().map(seen).collect::<Result<_, _>>()?;
     let end = position(page, "cursor")?;
     let mut reads = Vec::new();
     if !page["reset"].is_null() {
-        let before_first = events.first().map(|event| Position { seq: event.position.seq - 1, ..event.position.clone() });
+        let before_first = events.first().map(|event| Position {
+            seq: event.position.seq - 1,
+            ..event.position.clone()
+        });
         let goes_on = before_first.unwrap_or_else(|| end.clone());
         reads.push(Read::Reset(reset(&page["reset"], Some(goes_on))?));
     }
@@ -129,13 +157,33 @@ mod tests {
     #[test]
     fn an_id_line_must_say_what_the_object_says() {
         let data = Some(event().to_string());
-        let right = SseFrame { event: None, data: data.clone(), id: Some("abcdef-3".into()), is_id_last: true };
+        let right = SseFrame {
+            event: None,
+            data: data.clone(),
+            id: Some("abcdef-3".into()),
+            is_id_last: true,
+        };
         assert!(matches!(understand_sse(&right), Ok(Some(Read::Event(_)))));
-        let late = SseFrame { is_id_last: false, event: None, data: data.clone(), id: Some("abcdef-3".into()) };
+        let late = SseFrame {
+            is_id_last: false,
+            event: None,
+            data: data.clone(),
+            id: Some("abcdef-3".into()),
+        };
         assert!(understand_sse(&late).is_err());
-        let other = SseFrame { event: None, data: data.clone(), id: Some("abcdef-4".into()), is_id_last: true };
+        let other = SseFrame {
+            event: None,
+            data: data.clone(),
+            id: Some("abcdef-4".into()),
+            is_id_last: true,
+        };
         assert!(understand_sse(&other).is_err());
-        let none = SseFrame { event: None, data, id: None, is_id_last: false };
+        let none = SseFrame {
+            event: None,
+            data,
+            id: None,
+            is_id_last: false,
+        };
         assert!(understand_sse(&none).is_err());
     }
 }

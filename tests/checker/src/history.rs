@@ -93,11 +93,15 @@ pub enum Read {
         origin: Origin,
     },
     /// The server said from which position it goes on.
-    Ready { position: Position },
+    Ready {
+        position: Position,
+    },
     Event(Seen),
     Reset(Reset),
     /// The server claimed that everything up to this position was sent (`live`, `ping`, the end of a page).
-    Reached { position: Position },
+    Reached {
+        position: Position,
+    },
     /// The connection ended, by whoever.
     End,
     /// The reader went away for good; nothing is owed to it any more.
@@ -216,7 +220,10 @@ impl Position {
     pub fn parse(cursor: &str) -> Option<Position> {
         let (epoch, seq) = cursor.rsplit_once('-')?;
         let seq = seq.parse().ok()?;
-        Some(Position { epoch: epoch.to_owned(), seq })
+        Some(Position {
+            epoch: epoch.to_owned(),
+            seq,
+        })
     }
 }
 
@@ -242,13 +249,24 @@ struct Inner {
 
 impl Recorder {
     pub fn new() -> Recorder {
+        Recorder::with(Vec::new())
+    }
+
+    /// Goes on with a history that was recorded before.
+    pub fn with(entries: Vec<Entry>) -> Recorder {
+        let attempts = entries.iter().map(|entry| match &entry.op {
+            Op::Publish(Publish::Invoke(attempt)) => attempt.attempt,
+            _ => 0,
+        });
         let inner = Inner {
             started: Instant::now(),
-            entries: Mutex::new(Vec::new()),
-            attempts: AtomicU64::new(0),
+            attempts: AtomicU64::new(attempts.max().unwrap_or(0)),
+            entries: Mutex::new(entries),
             acks: AtomicU64::new(0),
         };
-        Recorder { inner: Arc::new(inner) }
+        Recorder {
+            inner: Arc::new(inner),
+        }
     }
 
     pub fn now_us(&self) -> u64 {
@@ -272,16 +290,27 @@ impl Recorder {
         if matches!(op, Op::Publish(Publish::Ok(_))) {
             self.inner.acks.fetch_add(1, Ordering::Relaxed);
         }
-        self.entries().push(Entry { at_us, process: process.to_owned(), op });
+        self.entries().push(Entry {
+            at_us,
+            process: process.to_owned(),
+            op,
+        });
     }
 
     pub fn claim(&self, invariant: Invariant, holds: bool, what: impl Into<String>) {
-        let claim = Claim { invariant, holds, what: what.into() };
+        let claim = Claim {
+            invariant,
+            holds,
+            what: what.into(),
+        };
         self.record("nemesis", Op::Claim(claim));
     }
 
     pub fn fault(&self, what: impl Into<String>, is_damage: bool) {
-        let fault = Fault { what: what.into(), is_damage };
+        let fault = Fault {
+            what: what.into(),
+            is_damage,
+        };
         self.record("nemesis", Op::Fault(fault));
     }
 
@@ -301,7 +330,10 @@ impl Recorder {
 
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
         // Entries are pushed whole, so a panic elsewhere cannot leave half of one behind.
-        self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -312,7 +344,10 @@ mod tests {
     #[test]
     fn an_entry_survives_its_json_line() {
         let seen = Seen {
-            position: Position { epoch: "q7m2kd".into(), seq: 3 },
+            position: Position {
+                epoch: "q7m2kd".into(),
+                seq: 3,
+            },
             id: "a".into(),
             event_type: "app.x".into(),
             time: "2026-11-21T02:30:00.123Z".into(),
@@ -320,15 +355,25 @@ mod tests {
             owner: "alice".into(),
             data: "{}".into(),
         };
-        let entry = Entry { at_us: 7, process: "reader-1".into(), op: Op::Read(Read::Event(seen)) };
+        let entry = Entry {
+            at_us: 7,
+            process: "reader-1".into(),
+            op: Op::Read(Read::Event(seen)),
+        };
         let line = serde_json::to_string(&entry).unwrap();
-        assert!(line.starts_with(r#"{"at_us":7,"process":"reader-1","op":"read","phase":"event""#), "{line}");
+        assert!(
+            line.starts_with(r#"{"at_us":7,"process":"reader-1","op":"read","phase":"event""#),
+            "{line}"
+        );
         assert_eq!(serde_json::from_str::<Entry>(&line).unwrap(), entry);
     }
 
     #[test]
     fn a_cursor_is_an_epoch_and_a_seq() {
-        assert_eq!(Position::parse("q7m2kd-42").unwrap().to_string(), "q7m2kd-42");
+        assert_eq!(
+            Position::parse("q7m2kd-42").unwrap().to_string(),
+            "q7m2kd-42"
+        );
         assert_eq!(Position::parse("q7m2kd"), None);
         assert_eq!(Position::parse("q7m2kd-x"), None);
     }

@@ -92,7 +92,10 @@ impl Link {
         stream.set_nodelay(true)?;
         // A small buffer here keeps a slow reader slow; a frame larger than it grows it.
         let mut builder = http1::Builder::new();
-        let (sender, connection) = builder.max_buf_size(16 * 1024).handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = builder
+            .max_buf_size(16 * 1024)
+            .handshake(TokioIo::new(stream))
+            .await?;
         // The task ends with the connection; how it ended shows in the answer that did not come.
         tokio::spawn(async move { connection.await.ok() });
         Ok(Link { sender })
@@ -100,7 +103,9 @@ impl Link {
 
     /// Sends a request and reads the whole answer.
     pub async fn ask(&mut self, ask: &Ask) -> Result<Answer> {
-        timeout(ANSWER_TIME_MAX, self.ask_unbounded(ask)).await.context("no answer in time")?
+        timeout(ANSWER_TIME_MAX, self.ask_unbounded(ask))
+            .await
+            .context("no answer in time")?
     }
 
     async fn ask_unbounded(&mut self, ask: &Ask) -> Result<Answer> {
@@ -109,12 +114,18 @@ impl Link {
         let has_retry_after = response.headers().contains_key("retry-after");
         let bytes = response.into_body().collect().await?.to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Ok(Answer { status, has_retry_after, body })
+        Ok(Answer {
+            status,
+            has_retry_after,
+            body,
+        })
     }
 
     /// Sends a request whose answer goes on for ever.
     pub async fn stream(mut self, ask: &Ask) -> Result<Response<Incoming>> {
-        timeout(ANSWER_TIME_MAX, self.send(ask)).await.context("no answer in time")?
+        timeout(ANSWER_TIME_MAX, self.send(ask))
+            .await
+            .context("no answer in time")?
     }
 
     async fn send(&mut self, ask: &Ask) -> Result<Response<Incoming>> {
@@ -125,16 +136,26 @@ impl Link {
 
 impl Ask {
     pub fn get(path: impl Into<String>, token: &str) -> Ask {
-        Ask { path: path.into(), token: token.to_owned(), ..Ask::default() }
+        Ask {
+            path: path.into(),
+            token: token.to_owned(),
+            ..Ask::default()
+        }
     }
 
     pub fn post(path: impl Into<String>, token: &str, body: &Value) -> Ask {
-        Ask { body: Some(body.to_string()), ..Ask::get(path, token) }
+        Ask {
+            body: Some(body.to_string()),
+            ..Ask::get(path, token)
+        }
     }
 
     fn request(&self) -> Result<Request<Full<Bytes>>> {
         let method = if self.body.is_some() { "POST" } else { "GET" };
-        let mut builder = Request::builder().method(method).uri(&self.path).header("host", "127.0.0.1");
+        let mut builder = Request::builder()
+            .method(method)
+            .uri(&self.path)
+            .header("host", "127.0.0.1");
         if !self.token.is_empty() {
             builder = builder.header("authorization", format!("Bearer {}", self.token));
         }
@@ -175,5 +196,9 @@ pub fn token_by(secret: &str, sub: &str, scope: Option<&str>) -> Result<String> 
         claims["scope"] = json!(scope);
     }
     let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
-    Ok(jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key)?)
+    Ok(jsonwebtoken::encode(
+        &jsonwebtoken::Header::default(),
+        &claims,
+        &key,
+    )?)
 }

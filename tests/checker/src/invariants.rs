@@ -19,7 +19,10 @@ pub struct Violation {
 
 impl Violation {
     pub fn new(invariant: Invariant, what: impl Into<String>) -> Violation {
-        Violation { invariant, what: what.into() }
+        Violation {
+            invariant,
+            what: what.into(),
+        }
     }
 }
 
@@ -55,13 +58,24 @@ fn durable(view: &View) -> Vec<Violation> {
         violations.extend(dense(view, read));
     }
     for Tried { attempt, outcome } in view.attempts.values() {
-        let Outcome::Acked { order, acked } = outcome else { continue };
-        let Some(position) = &acked.position else { continue };
-        let later = logs_of.get(attempt.user.as_str()).into_iter().flatten().filter(|read| read.order > *order);
+        let Outcome::Acked { order, acked } = outcome else {
+            continue;
+        };
+        let Some(position) = &acked.position else {
+            continue;
+        };
+        let later = logs_of
+            .get(attempt.user.as_str())
+            .into_iter()
+            .flatten()
+            .filter(|read| read.order > *order);
         for read in later {
             if position.epoch != read.log.head.epoch {
                 if !view.has_damage_between(*order, read.order) {
-                    let what = format!("{} acked {position}, now the epoch is {}", attempt.user, read.log.head.epoch);
+                    let what = format!(
+                        "{} acked {position}, now the epoch is {}",
+                        attempt.user, read.log.head.epoch
+                    );
                     violations.push(Violation::new(Invariant::Durable, what));
                 }
                 continue;
@@ -69,9 +83,14 @@ fn durable(view: &View) -> Vec<Violation> {
             if is_trimmed(view, read, position.seq) {
                 continue;
             }
-            let is_kept = read.event_at(position.seq).is_some_and(|event| event.id == acked.id);
+            let is_kept = read
+                .event_at(position.seq)
+                .is_some_and(|event| event.id == acked.id);
             if !is_kept {
-                let what = format!("{} acked {} at {position}, the log does not hold it", attempt.user, acked.id);
+                let what = format!(
+                    "{} acked {} at {position}, the log does not hold it",
+                    attempt.user, acked.id
+                );
                 violations.push(Violation::new(Invariant::Durable, what));
             }
         }
@@ -81,26 +100,32 @@ fn durable(view: &View) -> Vec<Violation> {
 
 /// True where the log had the right to forget this seq and says that it did.
 fn is_trimmed(view: &View, read: &LogRead, seq: u64) -> bool {
-    let Some(kept) = view.retention_events else { return false };
+    let Some(kept) = view.retention_events else {
+        return false;
+    };
     seq < read.log.floor && seq + kept <= read.log.head.seq
 }
 
 fn dense(view: &View, read: &LogRead) -> Option<Violation> {
     let log = read.log;
-    let mut expected = log.floor;
-    for event in &log.events {
+    for (expected, event) in (log.floor..).zip(&log.events) {
         if event.position.seq != expected || event.position.epoch != log.head.epoch {
-            let what = format!("log of {}: {}-{expected} expected, {} found", log.user, log.head.epoch, event.position);
+            let what = format!(
+                "log of {}: {}-{expected} expected, {} found",
+                log.user, log.head.epoch, event.position
+            );
             return Some(Violation::new(Invariant::Durable, what));
         }
-        expected += 1;
     }
     let floor_max = match view.retention_events {
         Some(kept) => log.head.seq.saturating_sub(kept) + 1,
         None => 1,
     };
     if log.floor > floor_max && !view.has_damage_between(0, read.order) {
-        let what = format!("log of {} begins at {} although {floor_max} must be kept", log.user, log.floor);
+        let what = format!(
+            "log of {} begins at {} although {floor_max} must be kept",
+            log.user, log.floor
+        );
         return Some(Violation::new(Invariant::Durable, what));
     }
     None
@@ -112,23 +137,39 @@ fn immutable(view: &View) -> Vec<Violation> {
     let mut first: HashMap<(&str, &Position), (Option<Transport>, &Seen)> = HashMap::new();
     for sighting in view.sightings() {
         let place = (sighting.user, &sighting.seen.position);
-        let (transport, seen) = *first.entry(place).or_insert((sighting.transport, sighting.seen));
+        let (transport, seen) = *first
+            .entry(place)
+            .or_insert((sighting.transport, sighting.seen));
         if seen != sighting.seen {
             let is_same_way = transport == sighting.transport;
-            let invariant = if is_same_way { Invariant::Immutable } else { Invariant::Agree };
-            let what = format!("{} {} was {seen:?}, then {:?}", sighting.user, seen.position, sighting.seen);
+            let invariant = if is_same_way {
+                Invariant::Immutable
+            } else {
+                Invariant::Agree
+            };
+            let what = format!(
+                "{} {} was {seen:?}, then {:?}",
+                sighting.user, seen.position, sighting.seen
+            );
             violations.push(Violation::new(invariant, what));
         }
     }
     let mut acked_at: HashMap<(&str, &Position), &str> = HashMap::new();
     for Tried { attempt, outcome } in view.attempts.values() {
-        let Outcome::Acked { acked, .. } = outcome else { continue };
-        let Some(position) = &acked.position else { continue };
+        let Outcome::Acked { acked, .. } = outcome else {
+            continue;
+        };
+        let Some(position) = &acked.position else {
+            continue;
+        };
         let place = (attempt.user.as_str(), position);
         let shown = first.get(&place).map(|(_, seen)| seen.id.as_str());
         let earlier = *acked_at.entry(place).or_insert(&acked.id);
         if earlier != acked.id || shown.is_some_and(|id| id != acked.id) {
-            let what = format!("{} {position} was given to {} and to {earlier}/{shown:?}", attempt.user, acked.id);
+            let what = format!(
+                "{} {position} was given to {} and to {earlier}/{shown:?}",
+                attempt.user, acked.id
+            );
             violations.push(Violation::new(Invariant::Immutable, what));
         }
     }
@@ -141,7 +182,11 @@ fn shown_and_lost(view: &View) -> Vec<Violation> {
     for sighting in view.sightings() {
         let position = &sighting.seen.position;
         let place = (position.epoch.as_str(), position.seq);
-        let order = shown.entry(sighting.user).or_default().entry(place).or_insert(sighting.order);
+        let order = shown
+            .entry(sighting.user)
+            .or_default()
+            .entry(place)
+            .or_insert(sighting.order);
         *order = sighting.order.min(*order);
     }
     let mut violations = Vec::new();
@@ -155,7 +200,10 @@ fn shown_and_lost(view: &View) -> Vec<Violation> {
                 false => view.has_damage_between(*order, read.order),
             };
             if !is_there {
-                let what = format!("{} was shown {epoch}-{seq}, later the log does not hold it", read.log.user);
+                let what = format!(
+                    "{} was shown {epoch}-{seq}, later the log does not hold it",
+                    read.log.user
+                );
                 violations.push(Violation::new(Invariant::Immutable, what));
             }
         }
@@ -167,7 +215,10 @@ fn shown_and_lost(view: &View) -> Vec<Violation> {
 fn published(view: &View) -> Vec<Violation> {
     let mut attempts_of: HashMap<&str, Vec<&Tried>> = HashMap::new();
     for tried in view.attempts.values() {
-        attempts_of.entry(&tried.attempt.nonce).or_default().push(tried);
+        attempts_of
+            .entry(&tried.attempt.nonce)
+            .or_default()
+            .push(tried);
     }
     let mut violations = Vec::new();
     let mut judged: HashSet<(&str, &Seen)> = HashSet::new();
@@ -181,16 +232,25 @@ fn published(view: &View) -> Vec<Violation> {
             violations.push(Violation::new(Invariant::Isolated, what));
         }
         let Some(tries) = attempts_of.get(seen.nonce.as_str()) else {
-            let what = format!("{user} sees {} that nobody published: {}", seen.position, seen.data);
+            let what = format!(
+                "{user} sees {} that nobody published: {}",
+                seen.position, seen.data
+            );
             violations.push(Violation::new(Invariant::NoPhantom, what));
             continue;
         };
         let wanted = tries[0].attempt;
         if wanted.data != seen.data || wanted.event_type != seen.event_type {
-            let what = format!("{user} {}: published {} seen {}", seen.position, wanted.data, seen.data);
+            let what = format!(
+                "{user} {}: published {} seen {}",
+                seen.position, wanted.data, seen.data
+            );
             violations.push(Violation::new(Invariant::NoPhantom, what));
         }
-        if tries.iter().all(|tried| matches!(tried.outcome, Outcome::Refused { .. })) {
+        if tries
+            .iter()
+            .all(|tried| matches!(tried.outcome, Outcome::Refused { .. }))
+        {
             let what = format!("{user} sees {} although it was refused", seen.position);
             violations.push(Violation::new(Invariant::NoPhantom, what));
         }
@@ -203,14 +263,29 @@ fn idempotent(view: &View) -> Vec<Violation> {
     let mut violations = Vec::new();
     for read in &view.logs {
         let mut nonces = HashSet::new();
-        for event in read.log.events.iter().filter(|event| !nonces.insert(event.nonce.as_str())) {
-            let what = format!("log of {} holds {} twice, again at {}", read.log.user, event.nonce, event.position);
+        for event in read
+            .log
+            .events
+            .iter()
+            .filter(|event| !nonces.insert(event.nonce.as_str()))
+        {
+            let what = format!(
+                "log of {} holds {} twice, again at {}",
+                read.log.user, event.nonce, event.position
+            );
             violations.push(Violation::new(Invariant::Idempotent, what));
         }
     }
     let mut tries_of: BTreeMap<&str, Vec<&Tried>> = BTreeMap::new();
-    for tried in view.attempts.values().filter(|tried| tried.attempt.key.is_some()) {
-        tries_of.entry(&tried.attempt.nonce).or_default().push(tried);
+    for tried in view
+        .attempts
+        .values()
+        .filter(|tried| tried.attempt.key.is_some())
+    {
+        tries_of
+            .entry(&tried.attempt.nonce)
+            .or_default()
+            .push(tried);
     }
     for (nonce, tries) in tries_of {
         let acks: Vec<_> = tries
@@ -221,11 +296,18 @@ fn idempotent(view: &View) -> Vec<Violation> {
             })
             .collect();
         let ids: BTreeSet<_> = acks.iter().map(|acked| &acked.id).collect();
-        let cursors: BTreeSet<_> = acks.iter().filter_map(|acked| acked.position.as_ref()).map(|p| p.to_string()).collect();
+        let cursors: BTreeSet<_> = acks
+            .iter()
+            .filter_map(|acked| acked.position.as_ref())
+            .map(|p| p.to_string())
+            .collect();
         let fresh = acks.iter().filter(|acked| !acked.is_duplicate).count();
         let is_wrong = ids.len() > 1 || cursors.len() > 1 || fresh > 1;
         if is_wrong || (tries.len() == 1 && fresh == 0 && acks.len() == 1) {
-            let what = format!("{nonce}: {} tries gave ids {ids:?} at {cursors:?}, {fresh} called new", tries.len());
+            let what = format!(
+                "{nonce}: {} tries gave ids {ids:?} at {cursors:?}, {fresh} called new",
+                tries.len()
+            );
             violations.push(Violation::new(Invariant::Idempotent, what));
         }
     }
@@ -236,16 +318,27 @@ fn idempotent(view: &View) -> Vec<Violation> {
 fn agree(view: &View) -> Vec<Violation> {
     let mut violations = Vec::new();
     for LogRead { log, .. } in &view.logs {
-        let last = log.events.last().map_or(log.floor - 1, |event| event.position.seq);
+        let last = log
+            .events
+            .last()
+            .map_or(log.floor - 1, |event| event.position.seq);
         if last != log.head.seq {
-            let what = format!("log of {} ends at {last}, the server says {}", log.user, log.head);
+            let what = format!(
+                "log of {} ends at {last}, the server says {}",
+                log.user, log.head
+            );
             violations.push(Violation::new(Invariant::Agree, what));
         }
     }
     for Tried { attempt, outcome } in view.attempts.values() {
-        let Outcome::Acked { acked, .. } = outcome else { continue };
+        let Outcome::Acked { acked, .. } = outcome else {
+            continue;
+        };
         if acked.recipients != 1 {
-            let what = format!("{} to one user says {} recipients", attempt.nonce, acked.recipients);
+            let what = format!(
+                "{} to one user says {} recipients",
+                attempt.nonce, acked.recipients
+            );
             violations.push(Violation::new(Invariant::Agree, what));
         }
     }
@@ -256,10 +349,20 @@ fn agree(view: &View) -> Vec<Violation> {
 fn honest(view: &View) -> Vec<Violation> {
     let mut violations = Vec::new();
     for Tried { attempt, outcome } in view.attempts.values() {
-        let Outcome::Refused { status, code, has_retry_after } = outcome else { continue };
+        let Outcome::Refused {
+            status,
+            code,
+            has_retry_after,
+        } = outcome
+        else {
+            continue;
+        };
         let is_silent = matches!(status, 429 | 503) && !has_retry_after;
         if !(400..600).contains(status) || code.is_empty() || is_silent {
-            let what = format!("{} answered {status} {code:?}, Retry-After {has_retry_after}", attempt.nonce);
+            let what = format!(
+                "{} answered {status} {code:?}, Retry-After {has_retry_after}",
+                attempt.nonce
+            );
             violations.push(Violation::new(Invariant::Honest, what));
         }
     }
@@ -268,5 +371,7 @@ fn honest(view: &View) -> Vec<Violation> {
 
 fn claims(view: &View) -> Vec<Violation> {
     let broken = view.claims.iter().filter(|claim| !claim.holds);
-    broken.map(|claim| Violation::new(claim.invariant, claim.what.clone())).collect()
+    broken
+        .map(|claim| Violation::new(claim.invariant, claim.what.clone()))
+        .collect()
 }

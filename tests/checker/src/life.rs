@@ -55,7 +55,9 @@ pub struct Storm {
 
 impl Life {
     pub fn begin(name: &str, target: &Target, shape: Shape, rng: &mut Rng) -> Result<Life> {
-        let users: Vec<String> = (0..shape.users).map(|number| format!("{name}-user-{number}")).collect();
+        let users: Vec<String> = (0..shape.users)
+            .map(|number| format!("{name}-user-{number}"))
+            .collect();
         let mut life = Life {
             name: name.to_owned(),
             recorder: Recorder::new(),
@@ -92,7 +94,11 @@ impl Life {
             rng: self.rng.fork(),
         };
         let task = tokio::spawn(reader.run(self.stop_readers.subscribe()));
-        self.readers.push(Following { user, progress, task });
+        self.readers.push(Following {
+            user,
+            progress,
+            task,
+        });
         Ok(())
     }
 
@@ -122,16 +128,25 @@ impl Life {
         for user in &self.users {
             let log = truth::read_log(&self.target, user).await?;
             self.recorder.record("truth", Op::Log(log.clone()));
-            let healed = Op::Healed { user: user.clone(), head: log.head.clone() };
+            let healed = Op::Healed {
+                user: user.clone(),
+                head: log.head.clone(),
+            };
             self.recorder.record_at(healed_at_us, "nemesis", healed);
             logs.push(log);
         }
         let deadline = Instant::now() + Duration::from_micros(HEALED_US_MAX);
-        let heads = |user: &str| logs.iter().find(|log| log.user == user).map(|log| &log.head);
+        let heads = |user: &str| {
+            logs.iter()
+                .find(|log| log.user == user)
+                .map(|log| &log.head)
+        };
         let is_at_head = |following: &Following, head: &Position| following.progress.is_at(head);
         while Instant::now() < deadline {
             let mut readers = self.readers.iter();
-            if readers.all(|following| heads(&following.user).is_some_and(|head| is_at_head(following, head))) {
+            if readers.all(|following| {
+                heads(&following.user).is_some_and(|head| is_at_head(following, head))
+            }) {
                 break;
             }
             sleep(Duration::from_millis(5)).await;
@@ -175,7 +190,11 @@ impl Remembered {
     pub fn of(log: &CommittedLog) -> Remembered {
         let mut hasher = DefaultHasher::new();
         log.events.hash(&mut hasher);
-        Remembered { user: log.user.clone(), head: log.head.clone(), digest: hasher.finish() }
+        Remembered {
+            user: log.user.clone(),
+            head: log.head.clone(),
+            digest: hasher.finish(),
+        }
     }
 
     /// Reads the log again: nothing published since, so it must be what it was.
@@ -184,7 +203,10 @@ impl Remembered {
         if now.head == self.head && now.digest == self.digest {
             return Ok(None);
         }
-        let what = format!("the log of {} was {} and is {}, or its events differ", self.user, self.head, now.head);
+        let what = format!(
+            "the log of {} was {} and is {}, or its events differ",
+            self.user, self.head, now.head
+        );
         Ok(Some(Violation::new(Invariant::Immutable, what)))
     }
 }

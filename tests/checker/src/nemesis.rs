@@ -72,7 +72,10 @@ impl Recipe {
     /// Starts a server and waits until it listens or ends.
     pub async fn start(&self) -> Result<Started> {
         let said_before = std::fs::metadata(&self.stderr).map_or(0, |metadata| metadata.len());
-        let stderr = OpenOptions::new().create(true).append(true).open(&self.stderr)?;
+        let stderr = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.stderr)?;
         let began = Instant::now();
         let mut child = self.spawn(stderr)?;
         let stdout = child.stdout.take().context("stdout was piped")?;
@@ -87,12 +90,21 @@ impl Recipe {
             if let Ok(line) = lines.try_recv()
                 && let Some(address) = address_in(&line)
             {
-                return Ok(Started::Ready(Server { child, address, ready_after: began.elapsed() }));
+                return Ok(Started::Ready(Server {
+                    child,
+                    address,
+                    ready_after: began.elapsed(),
+                }));
             }
             if let Some(status) = child.try_wait()? {
                 let said = text_from(&self.stderr, said_before)?;
                 let after = began.elapsed();
-                return Ok(Started::Refused(Refused { code: status.code(), signal: status.signal(), after, said }));
+                return Ok(Started::Refused(Refused {
+                    code: status.code(),
+                    signal: status.signal(),
+                    after,
+                    said,
+                }));
             }
             sleep(Duration::from_millis(2)).await;
         }
@@ -109,15 +121,22 @@ impl Recipe {
                 Ok(server)
             }
             Started::Refused(refused) => {
-                let Refused { code, signal, said, .. } = refused;
-                bail!("the server ended with code {code:?}, signal {signal:?} instead of listening: {}", said.trim())
+                let Refused {
+                    code, signal, said, ..
+                } = refused;
+                bail!(
+                    "the server ended with code {code:?}, signal {signal:?} instead of listening: {}",
+                    said.trim()
+                )
             }
         }
     }
 
     fn spawn(&self, stderr: File) -> Result<Child> {
         let mut command = Command::new(&self.binary);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&self.data);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(&self.data);
         let secret = format!("auth.hs256_secret={SECRET}");
         let own = SETTINGS.iter().copied().chain([secret.as_str()]);
         for setting in own.chain(self.settings.iter().map(String::as_str)) {
@@ -127,7 +146,10 @@ impl Recipe {
             Some(failpoints) => command.env("FAILPOINTS", failpoints),
             None => command.env_remove("FAILPOINTS"),
         };
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr);
         // SAFETY: prctl is async-signal-safe and touches nothing but the new process.
         unsafe {
             command.pre_exec(|| {
@@ -135,12 +157,17 @@ impl Recipe {
                 Ok(())
             });
         }
-        command.spawn().with_context(|| format!("starting {}", self.binary.display()))
+        command
+            .spawn()
+            .with_context(|| format!("starting {}", self.binary.display()))
     }
 }
 
 fn address_in(line: &str) -> Option<SocketAddr> {
-    line.trim().strip_prefix("listening on http://")?.parse().ok()
+    line.trim()
+        .strip_prefix("listening on http://")?
+        .parse()
+        .ok()
 }
 
 /// What a file holds from some place on.
@@ -171,11 +198,6 @@ impl Server {
         }
         self.kill()?;
         Ok(None)
-    }
-
-    /// The exit code if the server ended by itself.
-    pub fn ended(&mut self) -> Result<Option<i32>> {
-        Ok(self.child.try_wait()?.map(|status| status.code().unwrap_or(-1)))
     }
 
     pub fn open_files(&self) -> Result<usize> {

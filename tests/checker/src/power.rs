@@ -39,7 +39,10 @@ pub struct Disk {
 impl Disk {
     /// Makes a disk of this size in `directory` and mounts it.
     pub fn make(directory: &Path, file_system: FileSystem, bytes: u64) -> Result<Disk> {
-        ensure!(is_root(), "power cuts and full disks need root: run as root, or leave them out with --without F2,F3,F5");
+        ensure!(
+            is_root(),
+            "power cuts and full disks need root: run as root, or leave them out with --without F2,F3,F5"
+        );
         let image = directory.join(format!("{}.img", file_system.name()));
         let mounted_at = directory.join(format!("{}.mnt", file_system.name()));
         File::create(&image)?.set_len(bytes)?;
@@ -50,7 +53,11 @@ impl Disk {
             FileSystem::Xfs => ["-q", "-f"],
         };
         run(Command::new(make).args(quiet_and_force).arg(&image))?;
-        let disk = Disk { file_system, image, mounted_at };
+        let disk = Disk {
+            file_system,
+            image,
+            mounted_at,
+        };
         disk.mount()?;
         Ok(disk)
     }
@@ -64,7 +71,11 @@ impl Disk {
         let directory = File::open(&self.mounted_at)?;
         // SAFETY: the ioctl reads one u32 through the pointer and keeps nothing.
         let outcome = unsafe { libc::ioctl(directory.as_raw_fd(), SHUTDOWN, &NO_LOG_FLUSH) };
-        ensure!(outcome == 0, "shutting the file system down: {}", std::io::Error::last_os_error());
+        ensure!(
+            outcome == 0,
+            "shutting the file system down: {}",
+            std::io::Error::last_os_error()
+        );
         Ok(())
     }
 
@@ -79,7 +90,9 @@ impl Disk {
         let free = self.free_bytes()?;
         if free > left_bytes {
             let length = (free - left_bytes).to_string();
-            run(Command::new("fallocate").args(["-l", &length]).arg(self.filler()))?;
+            run(Command::new("fallocate")
+                .args(["-l", &length])
+                .arg(self.filler()))?;
         }
         Ok(())
     }
@@ -100,7 +113,11 @@ impl Disk {
     pub fn free_up(&self) -> Result<()> {
         for entry in std::fs::read_dir(&self.mounted_at)? {
             let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             if name.starts_with("bite-") || path == self.filler() {
                 std::fs::remove_file(path)?;
             }
@@ -113,7 +130,11 @@ impl Disk {
         // SAFETY: statvfs fills the struct that it is given and keeps no pointer.
         let stat = unsafe {
             let mut stat: libc::statvfs = std::mem::zeroed();
-            ensure!(libc::statvfs(path.as_ptr(), &mut stat) == 0, "statvfs: {}", std::io::Error::last_os_error());
+            ensure!(
+                libc::statvfs(path.as_ptr(), &mut stat) == 0,
+                "statvfs: {}",
+                std::io::Error::last_os_error()
+            );
             stat
         };
         Ok(stat.f_bavail * stat.f_frsize)
@@ -124,14 +145,21 @@ impl Disk {
     }
 
     fn mount(&self) -> Result<()> {
-        run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.mounted_at))
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(&self.image)
+            .arg(&self.mounted_at))
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
         // A lazy unmount succeeds even where a dying server still holds a file.
-        Command::new("umount").arg("-l").arg(&self.mounted_at).output().ok();
+        Command::new("umount")
+            .arg("-l")
+            .arg(&self.mounted_at)
+            .output()
+            .ok();
         std::fs::remove_file(&self.image).ok();
     }
 }
@@ -142,9 +170,14 @@ pub fn is_root() -> bool {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("running {command:?}; is it installed?"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("running {command:?}; is it installed?"))?;
     if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }

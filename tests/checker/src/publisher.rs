@@ -39,7 +39,12 @@ pub enum Key {
 impl Draft {
     pub fn new(nonce: String, user: &str, key: Key, pad_bytes: usize) -> Draft {
         let data = json!({ "for": user, "nonce": nonce, "pad": "x".repeat(pad_bytes) });
-        Draft { nonce, user: user.to_owned(), key, data }
+        Draft {
+            nonce,
+            user: user.to_owned(),
+            key,
+            data,
+        }
     }
 
     fn attempt(&self, attempt: u64) -> Attempt {
@@ -58,7 +63,8 @@ impl Draft {
     }
 
     pub fn body(&self) -> Value {
-        let mut body = json!({ "to": { "user": self.user }, "type": EVENT_TYPE, "data": self.data });
+        let mut body =
+            json!({ "to": { "user": self.user }, "type": EVENT_TYPE, "data": self.data });
         if let Key::Id(id) = &self.key {
             body["id"] = json!(id);
         }
@@ -70,7 +76,10 @@ impl Draft {
             Key::Header(key) => Some(key.clone()),
             Key::None | Key::Id(_) => None,
         };
-        Ask { idempotency_key, ..Ask::post("/v1/publish", token, &self.body()) }
+        Ask {
+            idempotency_key,
+            ..Ask::post("/v1/publish", token, &self.body())
+        }
     }
 }
 
@@ -85,7 +94,10 @@ pub enum Outcome {
 /// Notes that a draft is about to be sent; the number belongs to this try.
 pub fn invoke(recorder: &Recorder, process: &str, draft: &Draft) -> u64 {
     let attempt = recorder.next_attempt();
-    recorder.record(process, Op::Publish(Publish::Invoke(draft.attempt(attempt))));
+    recorder.record(
+        process,
+        Op::Publish(Publish::Invoke(draft.attempt(attempt))),
+    );
     attempt
 }
 
@@ -94,17 +106,54 @@ pub fn unanswered(recorder: &Recorder, process: &str, attempt: u64) {
 }
 
 /// Publishes one draft over an open connection and notes what came of it.
-pub async fn publish(recorder: &Recorder, process: &str, token: &str, link: &mut Link, draft: &Draft) -> Outcome {
+pub async fn publish(
+    recorder: &Recorder,
+    process: &str,
+    token: &str,
+    link: &mut Link,
+    draft: &Draft,
+) -> Outcome {
     let attempt = invoke(recorder, process, draft);
     let Ok(answer) = link.ask(&draft.ask(token)).await else {
         unanswered(recorder, process, attempt);
         return Outcome::Unknown;
     };
-    conclude(recorder, process, attempt, answer.status, answer.has_retry_after, &answer.body)
+    conclude(
+        recorder,
+        process,
+        attempt,
+        answer.status,
+        answer.has_retry_after,
+        &answer.body,
+    )
+}
+
+/// As `publish`, and gives the position of the event.
+pub async fn publish_at(
+    recorder: &Recorder,
+    process: &str,
+    token: &str,
+    link: &mut Link,
+    draft: &Draft,
+) -> Option<Position> {
+    let attempt = invoke(recorder, process, draft);
+    let Ok(answer) = link.ask(&draft.ask(token)).await else {
+        unanswered(recorder, process, attempt);
+        return None;
+    };
+    conclude(
+        recorder,
+        process,
+        attempt,
+        answer.status,
+        answer.has_retry_after,
+        &answer.body,
+    );
+    answer.body["cursor"].as_str().and_then(Position::parse)
 }
 
 /// Notes the answer to one try.
-fn conclude(
+pub fn conclude(
     recorder: &Recorder,
     process: &str,
     attempt: u64,
@@ -118,7 +167,15 @@ fn conclude(
         return Outcome::Acked;
     }
     let code = body["code"].as_str().unwrap_or_default().to_owned();
-    recorder.record(process, Op::Publish(Publish::Fail { attempt, status, code, has_retry_after }));
+    recorder.record(
+        process,
+        Op::Publish(Publish::Fail {
+            attempt,
+            status,
+            code,
+            has_retry_after,
+        }),
+    );
     Outcome::Refused
 }
 
@@ -174,9 +231,10 @@ impl Publisher {
             if outcomes.contains(&Outcome::Refused) {
                 sleep(Duration::from_millis(20)).await;
             }
-            let unanswered = drafts.into_iter().zip(outcomes).filter(|(draft, outcome)| {
-                *outcome == Outcome::Unknown && draft.key != Key::None
-            });
+            let unanswered = drafts
+                .into_iter()
+                .zip(outcomes)
+                .filter(|(draft, outcome)| *outcome == Outcome::Unknown && draft.key != Key::None);
             again.extend(unanswered.map(|(draft, _)| draft));
         }
     }
@@ -190,7 +248,11 @@ impl Publisher {
 
     /// One new event, or a batch of a few.
     fn make(&mut self, number: u64) -> Vec<Draft> {
-        let count = if self.rng.u8(0..10) == 0 { self.rng.usize(2..=8) } else { 1 };
+        let count = if self.rng.u8(0..10) == 0 {
+            self.rng.usize(2..=8)
+        } else {
+            1
+        };
         (0..count)
             .map(|item| {
                 let nonce = format!("{}-{number}-{item}", self.name);
@@ -213,10 +275,22 @@ impl Publisher {
     }
 
     async fn send_batch(&self, link: &mut Link, drafts: &[Draft]) -> Vec<Outcome> {
-        let attempts: Vec<u64> = drafts.iter().map(|draft| invoke(&self.recorder, &self.name, draft)).collect();
+        let attempts: Vec<u64> = drafts
+            .iter()
+            .map(|draft| invoke(&self.recorder, &self.name, draft))
+            .collect();
         let events: Vec<Value> = drafts.iter().map(Draft::body).collect();
-        let answer = link.ask(&Ask::post("/v1/publish", &self.token, &json!({ "events": events }))).await;
-        let results = answer.as_ref().map_err(|_| ()).and_then(|answer| results_of(answer, drafts.len()).ok_or(()));
+        let answer = link
+            .ask(&Ask::post(
+                "/v1/publish",
+                &self.token,
+                &json!({ "events": events }),
+            ))
+            .await;
+        let results = answer
+            .as_ref()
+            .map_err(|_| ())
+            .and_then(|answer| results_of(answer, drafts.len()).ok_or(()));
         let conclude_item = |(place, attempt): (usize, &u64)| match (&answer, &results) {
             (Err(_), _) => {
                 unanswered(&self.recorder, &self.name, *attempt);
@@ -224,15 +298,32 @@ impl Publisher {
             }
             (Ok(_), Ok(results)) => {
                 let item = &results[place];
-                let status = item["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+                let status = item["status"]
+                    .as_u64()
+                    .and_then(|status| u16::try_from(status).ok());
                 let status = status.unwrap_or(if item["id"].is_string() { 201 } else { 400 });
-                let problem = if item["error"].is_object() { &item["error"] } else { item };
+                let problem = if item["error"].is_object() {
+                    &item["error"]
+                } else {
+                    item
+                };
                 // A refused item has no headers of its own.
                 conclude(&self.recorder, &self.name, *attempt, status, true, problem)
             }
             (Ok(answer), Err(())) => {
-                let Answer { status, has_retry_after, body } = answer;
-                conclude(&self.recorder, &self.name, *attempt, *status, *has_retry_after, body)
+                let Answer {
+                    status,
+                    has_retry_after,
+                    body,
+                } = answer;
+                conclude(
+                    &self.recorder,
+                    &self.name,
+                    *attempt,
+                    *status,
+                    *has_retry_after,
+                    body,
+                )
             }
         };
         attempts.iter().enumerate().map(conclude_item).collect()
@@ -244,7 +335,10 @@ fn results_of(answer: &Answer, count: usize) -> Option<&Vec<Value>> {
     if !answer.is_success() {
         return None;
     }
-    let list = answer.body.as_array().or_else(|| answer.body["results"].as_array())?;
+    let list = answer
+        .body
+        .as_array()
+        .or_else(|| answer.body["results"].as_array())?;
     (list.len() == count).then_some(list)
 }
 

@@ -23,7 +23,12 @@ use crate::history::{Invariant, Op, Origin, Position, Read, Recorder, Reset, Tra
 use crate::http::{ANSWER_TIME_MAX, Ask, Link, Target};
 use crate::sse::SseParser;
 
-pub const TRANSPORTS: [Transport; 4] = [Transport::Sse, Transport::Poll, Transport::Ndjson, Transport::Socket];
+pub const TRANSPORTS: [Transport; 4] = [
+    Transport::Sse,
+    Transport::Poll,
+    Transport::Ndjson,
+    Transport::Socket,
+];
 
 /// How far a reader is; the reader writes it, the row that waits for it reads it.
 #[derive(Clone, Default)]
@@ -33,7 +38,10 @@ pub struct Progress {
 
 impl Progress {
     pub fn position(&self) -> Option<Position> {
-        self.position.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.position
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn set(&self, position: Position) {
@@ -41,7 +49,8 @@ impl Progress {
     }
 
     pub fn is_at(&self, head: &Position) -> bool {
-        self.position().is_some_and(|position| position.epoch == head.epoch && position.seq >= head.seq)
+        self.position()
+            .is_some_and(|position| position.epoch == head.epoch && position.seq >= head.seq)
     }
 }
 
@@ -112,12 +121,20 @@ impl Reader {
             Origin::Start => "start".to_owned(),
             Origin::Now => "now".to_owned(),
         };
-        self.note(Read::Invoke { user: self.user.clone(), transport, origin });
+        self.note(Read::Invoke {
+            user: self.user.clone(),
+            transport,
+            origin,
+        });
         cursor
     }
 
     fn query(&self, cursor: &str) -> String {
-        let on_gap = if self.on_gap_earliest { "&on_gap=earliest" } else { "" };
+        let on_gap = if self.on_gap_earliest {
+            "&on_gap=earliest"
+        } else {
+            ""
+        };
         format!("cursor={cursor}{on_gap}")
     }
 
@@ -149,7 +166,10 @@ impl Reader {
 
     async fn follow_ndjson(&mut self) -> Result<()> {
         let cursor = self.invoke(Transport::Ndjson);
-        let ask = Ask::get(format!("/v1/events?format=ndjson&{}", self.query(&cursor)), &self.token);
+        let ask = Ask::get(
+            format!("/v1/events?format=ndjson&{}", self.query(&cursor)),
+            &self.token,
+        );
         let mut rest: Vec<u8> = Vec::new();
         self.follow_body(&ask, |reader, bytes| {
             rest.extend_from_slice(&bytes);
@@ -171,7 +191,9 @@ impl Reader {
             if !self.pause.is_zero() {
                 sleep(self.pause).await;
             }
-            let Some(frame) = body.frame().await else { return Ok(()) };
+            let Some(frame) = body.frame().await else {
+                return Ok(());
+            };
             if let Ok(bytes) = frame?.into_data() {
                 take(self, bytes);
             }
@@ -181,7 +203,11 @@ impl Reader {
     async fn follow_socket(&mut self) -> Result<()> {
         let cursor = self.invoke(Transport::Socket);
         let path = format!("/v1/ws?{}", self.query(&cursor));
-        let stream = timeout(ANSWER_TIME_MAX, open_socket(&self.target, &path, &self.token)).await;
+        let stream = timeout(
+            ANSWER_TIME_MAX,
+            open_socket(&self.target, &path, &self.token),
+        )
+        .await;
         let mut socket = stream.context("no handshake in time")??;
         while let Some(message) = socket.next().await {
             match message? {
@@ -218,7 +244,10 @@ impl Reader {
         self.take(value.and_then(|value| match delivery::understand(&value)? {
             // Without an id line a reset need not say where it goes on; this reader asked for it, so it knows.
             Some(Read::Reset(reset)) if value["cursor"].is_null() && self.on_gap_earliest => {
-                let position = Position { seq: reset.earliest.saturating_sub(1), ..reset.head.clone() };
+                let position = Position {
+                    seq: reset.earliest.saturating_sub(1),
+                    ..reset.head.clone()
+                };
                 Ok(Some(Read::Reset(Reset { position, ..reset })))
             }
             read => Ok(read),
@@ -236,7 +265,9 @@ impl Reader {
         };
         match &read {
             // Before a reset, `ready` tells what was asked; it moves nobody.
-            Read::Ready { position } if self.progress.position().is_none() => self.progress.set(position.clone()),
+            Read::Ready { position } if self.progress.position().is_none() => {
+                self.progress.set(position.clone())
+            }
             Read::Reached { position } => self.progress.set(position.clone()),
             Read::Event(seen) => self.progress.set(seen.position.clone()),
             Read::Reset(reset) => self.progress.set(reset.position.clone()),
@@ -262,6 +293,7 @@ pub async fn open_socket(target: &Target, path: &str, token: &str) -> Result<Soc
     }
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let (socket, _): (Socket, handshake::client::Response) = tokio_tungstenite::client_async(request, stream).await?;
+    let (socket, _): (Socket, handshake::client::Response) =
+        tokio_tungstenite::client_async(request, stream).await?;
     Ok(socket)
 }

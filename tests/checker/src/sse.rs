@@ -65,15 +65,28 @@ mod tests {
         let mut parser = SseParser::default();
         assert_eq!(parser.push(b"data: {\"a\":1}\nid: e-1\n"), []);
         let frames = parser.push(b"\nid: e-2\ndata: x\n\nretry: 5");
-        let first = SseFrame { data: Some("{\"a\":1}".into()), id: Some("e-1".into()), is_id_last: true, event: None };
-        let second = SseFrame { data: Some("x".into()), id: Some("e-2".into()), is_id_last: false, event: None };
+        let first = SseFrame {
+            data: Some("{\"a\":1}".into()),
+            id: Some("e-1".into()),
+            is_id_last: true,
+            event: None,
+        };
+        let second = SseFrame {
+            data: Some("x".into()),
+            id: Some("e-2".into()),
+            is_id_last: false,
+            event: None,
+        };
         assert_eq!(frames, [first, second]);
     }
 
     #[test]
     fn bytes_may_come_one_by_one() {
         let mut parser = SseParser::default();
-        let frames: Vec<_> = b"event: live\ndata: 1\n\n".iter().flat_map(|byte| parser.push(&[*byte])).collect();
+        let frames: Vec<_> = b"event: live\ndata: 1\n\n"
+            .iter()
+            .flat_map(|byte| parser.push(&[*byte]))
+            .collect();
         assert_eq!(frames.len(), 1);
         assert_eq!(frames[0].event.as_deref(), Some("live"));
     }

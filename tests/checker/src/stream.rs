@@ -57,10 +57,14 @@ fn late(view: &View) -> Vec<Violation> {
                 continue;
             }
             let deadline_us = healed.at_us + HEALED_US_MAX;
-            let is_settled = connections().any(|connection| reaches(connection, healed.head, deadline_us));
+            let is_settled =
+                connections().any(|connection| reaches(connection, healed.head, deadline_us));
             let left_before = leave_us(connections()) < healed.at_us;
             if !is_settled && !left_before {
-                let what = format!("{process} did not reach {} within 5 s of healing", healed.head);
+                let what = format!(
+                    "{process} did not reach {} within 5 s of healing",
+                    healed.head
+                );
                 violations.push(Violation::new(Invariant::Resumable, what));
             }
         }
@@ -70,15 +74,22 @@ fn late(view: &View) -> Vec<Violation> {
 
 fn leave_us<'a>(connections: impl Iterator<Item = &'a Connection<'a>>) -> u64 {
     let mut frames = connections.flat_map(|connection| &connection.frames);
-    frames.find(|frame| matches!(frame.read, Read::Leave)).map_or(u64::MAX, |frame| frame.at_us)
+    frames
+        .find(|frame| matches!(frame.read, Read::Leave))
+        .map_or(u64::MAX, |frame| frame.at_us)
 }
 
 fn reaches(connection: &Connection, head: &Position, deadline_us: u64) -> bool {
     let is_there = |position: &Position| position.epoch == head.epoch && position.seq >= head.seq;
     let began_there = matches!(connection.origin, Origin::After(position) if is_there(position));
-    let frames = connection.frames.iter().filter(|frame| frame.at_us <= deadline_us);
+    let frames = connection
+        .frames
+        .iter()
+        .filter(|frame| frame.at_us <= deadline_us);
     (began_there && connection.began_us <= deadline_us)
-        || frames.filter_map(|frame| position_after(frame.read)).any(is_there)
+        || frames
+            .filter_map(|frame| position_after(frame.read))
+            .any(is_there)
 }
 
 /// Where a reader stands after this frame, if the frame says so.
@@ -92,7 +103,11 @@ fn position_after(read: &Read) -> Option<&Position> {
 }
 
 fn last_position(connection: &Connection) -> Option<Position> {
-    let told = connection.frames.iter().rev().find_map(|frame| position_after(frame.read));
+    let told = connection
+        .frames
+        .iter()
+        .rev()
+        .find_map(|frame| position_after(frame.read));
     match (told, connection.origin) {
         (Some(position), _) | (None, Origin::After(position)) => Some(position.clone()),
         (None, Origin::Start | Origin::Now) => None,
@@ -115,7 +130,13 @@ impl<'a> Follower<'a> {
             Origin::After(position) => Some(position.clone()),
             Origin::Start | Origin::Now => None,
         };
-        Follower { view, connection, position, ids: HashSet::new(), violations: Vec::new() }
+        Follower {
+            view,
+            connection,
+            position,
+            ids: HashSet::new(),
+            violations: Vec::new(),
+        }
     }
 
     fn take(&mut self, order: usize, read: &'a Read) {
@@ -135,17 +156,30 @@ impl<'a> Follower<'a> {
         let here = &seen.position;
         self.judge_start(order, here, here.seq);
         if !self.ids.insert(&seen.id) {
-            self.report(Invariant::Unique, format!("id {} came twice, again at {here}", seen.id));
+            self.report(
+                Invariant::Unique,
+                format!("id {} came twice, again at {here}", seen.id),
+            );
         }
         if let Some(before) = self.position.clone() {
             if before.epoch != here.epoch {
-                self.report(Invariant::Reliable, format!("after {before} came {here} without a reset"));
+                self.report(
+                    Invariant::Reliable,
+                    format!("after {before} came {here} without a reset"),
+                );
             } else if here.seq <= before.seq {
                 let is_first = self.ids.len() == 1;
-                let invariant = if is_first { Invariant::Unique } else { Invariant::Ordered };
+                let invariant = if is_first {
+                    Invariant::Unique
+                } else {
+                    Invariant::Ordered
+                };
                 self.report(invariant, format!("after {before} came {here}"));
             } else if here.seq > before.seq + 1 {
-                self.report(Invariant::Reliable, format!("between {before} and {here} events are missing"));
+                self.report(
+                    Invariant::Reliable,
+                    format!("between {before} and {here} events are missing"),
+                );
             }
         }
         self.position = Some(here.clone());
@@ -155,32 +189,46 @@ impl<'a> Follower<'a> {
     fn judge_start(&mut self, order: usize, here: &Position, floor: u64) {
         let is_first = self.position.is_none() && *self.connection.origin == Origin::Start;
         if is_first && self.is_kept_later(order, &here.epoch, floor) {
-            self.report(Invariant::Reliable, format!("{here} came first although the log began earlier"));
+            self.report(
+                Invariant::Reliable,
+                format!("{here} came first although the log began earlier"),
+            );
         }
     }
 
     fn take_reset(&mut self, order: usize, reset: &Reset) {
         if let Some(false_because) = self.falsehood(order, reset) {
-            self.report(Invariant::Reliable, format!("false reset, {false_because}: {reset:?}"));
+            self.report(
+                Invariant::Reliable,
+                format!("false reset, {false_because}: {reset:?}"),
+            );
         }
         self.position = Some(reset.position.clone());
     }
 
     /// Why a reset is not true, if it is not.
     fn falsehood(&self, order: usize, reset: &Reset) -> Option<&'static str> {
-        let Some(before) = &self.position else { return Some("no position was asked for") };
+        let Some(before) = &self.position else {
+            return Some("no position was asked for");
+        };
         let head = &reset.head;
         let goes_on = &reset.position;
-        if goes_on.epoch != head.epoch || (goes_on.seq != head.seq && goes_on.seq + 1 != reset.earliest) {
+        if goes_on.epoch != head.epoch
+            || (goes_on.seq != head.seq && goes_on.seq + 1 != reset.earliest)
+        {
             return Some("it goes on neither from the head nor from the earliest");
         }
         let is_same_epoch = before.epoch == head.epoch;
         match reset.reason.as_str() {
             "trimmed" if !is_same_epoch => Some("the epoch differs"),
             "trimmed" if before.seq + 1 >= reset.earliest => Some("nothing was missing"),
-            "trimmed" if self.is_kept_later(order, &head.epoch, reset.earliest) => Some("the log holds more than it says"),
+            "trimmed" if self.is_kept_later(order, &head.epoch, reset.earliest) => {
+                Some("the log holds more than it says")
+            }
             "epoch" if is_same_epoch => Some("the epoch is the same"),
-            "ahead" if !is_same_epoch || before.seq <= head.seq => Some("the position is not ahead"),
+            "ahead" if !is_same_epoch || before.seq <= head.seq => {
+                Some("the position is not ahead")
+            }
             "trimmed" | "epoch" | "ahead" => None,
             _ => Some("the reason is not one that can apply"),
         }
@@ -191,7 +239,10 @@ impl<'a> Follower<'a> {
     fn is_kept_later(&self, order: usize, epoch: &str, seq: u64) -> bool {
         self.view.logs.iter().any(|read| {
             let log = read.log;
-            log.user == self.connection.user && read.order > order && log.head.epoch == epoch && log.floor < seq
+            log.user == self.connection.user
+                && read.order > order
+                && log.head.epoch == epoch
+                && log.floor < seq
         })
     }
 
@@ -200,13 +251,22 @@ impl<'a> Follower<'a> {
         if let Some(before) = self.position.clone()
             && before != *position
         {
-            self.report(Invariant::Reliable, format!("{position} was called reached at {before}"));
+            self.report(
+                Invariant::Reliable,
+                format!("{position} was called reached at {before}"),
+            );
         }
         self.position = Some(position.clone());
     }
 
     fn report(&mut self, invariant: Invariant, what: String) {
-        let Connection { process, user, transport, origin, .. } = self.connection;
+        let Connection {
+            process,
+            user,
+            transport,
+            origin,
+            ..
+        } = self.connection;
         let what = format!("{process} of {user} over {transport:?} from {origin:?}: {what}");
         self.violations.push(Violation::new(invariant, what));
     }

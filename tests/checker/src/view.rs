@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::history::{Acked, Attempt, Claim, CommittedLog, Entry, Op, Origin, Position, Publish, Read, Seen, Transport};
+use crate::history::{
+    Acked, Attempt, Claim, CommittedLog, Entry, Op, Origin, Position, Publish, Read, Seen,
+    Transport,
+};
 
 pub struct View<'a> {
     pub attempts: BTreeMap<u64, Tried<'a>>,
@@ -27,8 +30,15 @@ pub struct Tried<'a> {
 
 pub enum Outcome<'a> {
     Unknown,
-    Acked { order: usize, acked: &'a Acked },
-    Refused { status: u16, code: &'a str, has_retry_after: bool },
+    Acked {
+        order: usize,
+        acked: &'a Acked,
+    },
+    Refused {
+        status: u16,
+        code: &'a str,
+        has_retry_after: bool,
+    },
 }
 
 pub struct Connection<'a> {
@@ -63,7 +73,11 @@ impl LogRead<'_> {
         let likely = usize::try_from(seq.checked_sub(self.log.floor)?).ok()?;
         match self.log.events.get(likely) {
             Some(event) if event.position.seq == seq => Some(event),
-            _ => self.log.events.iter().find(|event| event.position.seq == seq),
+            _ => self
+                .log
+                .events
+                .iter()
+                .find(|event| event.position.seq == seq),
         }
     }
 }
@@ -88,7 +102,11 @@ impl<'a> View<'a> {
                 Op::Log(log) => view.logs.push(LogRead { order, log }),
                 Op::Fault(fault) if fault.is_damage => view.damages.push(order),
                 Op::Fault(_) => {}
-                Op::Healed { user, head } => view.healed.push(Healed { at_us: entry.at_us, user, head }),
+                Op::Healed { user, head } => view.healed.push(Healed {
+                    at_us: entry.at_us,
+                    user,
+                    head,
+                }),
                 Op::Claim(claim) => view.claims.push(claim),
                 Op::Retention { events } => view.retention_events = Some(*events),
             }
@@ -99,15 +117,18 @@ impl<'a> View<'a> {
     /// Every event that anyone read, with the order of the reading and the user whose log was asked for.
     pub fn sightings(&self) -> impl Iterator<Item = Sighting<'_>> {
         let read = self.connections.iter().flat_map(|connection| {
-            connection.frames.iter().filter_map(|frame| match frame.read {
-                Read::Event(seen) => Some(Sighting {
-                    order: frame.order,
-                    user: connection.user,
-                    transport: Some(connection.transport),
-                    seen,
-                }),
-                _ => None,
-            })
+            connection
+                .frames
+                .iter()
+                .filter_map(|frame| match frame.read {
+                    Read::Event(seen) => Some(Sighting {
+                        order: frame.order,
+                        user: connection.user,
+                        transport: Some(connection.transport),
+                        seen,
+                    }),
+                    _ => None,
+                })
         });
         let logged = self.logs.iter().flat_map(|read| {
             read.log.events.iter().map(|seen| Sighting {
@@ -121,29 +142,55 @@ impl<'a> View<'a> {
     }
 
     pub fn has_damage_between(&self, earlier: usize, later: usize) -> bool {
-        self.damages.iter().any(|order| (earlier..later).contains(order))
+        self.damages
+            .iter()
+            .any(|order| (earlier..later).contains(order))
     }
 
     fn take_publish(&mut self, order: usize, publish: &'a Publish) {
         let (number, outcome) = match publish {
             Publish::Invoke(attempt) => {
-                let tried = Tried { attempt, outcome: Outcome::Unknown };
+                let tried = Tried {
+                    attempt,
+                    outcome: Outcome::Unknown,
+                };
                 self.attempts.insert(attempt.attempt, tried);
                 return;
             }
             Publish::Info { .. } => return,
             Publish::Ok(acked) => (acked.attempt, Outcome::Acked { order, acked }),
-            Publish::Fail { attempt, status, code, has_retry_after } => {
-                (*attempt, Outcome::Refused { status: *status, code, has_retry_after: *has_retry_after })
-            }
+            Publish::Fail {
+                attempt,
+                status,
+                code,
+                has_retry_after,
+            } => (
+                *attempt,
+                Outcome::Refused {
+                    status: *status,
+                    code,
+                    has_retry_after: *has_retry_after,
+                },
+            ),
         };
         if let Some(tried) = self.attempts.get_mut(&number) {
             tried.outcome = outcome;
         }
     }
 
-    fn take_read(&mut self, order: usize, entry: &'a Entry, read: &'a Read, open: &mut HashMap<&'a str, usize>) {
-        if let Read::Invoke { user, transport, origin } = read {
+    fn take_read(
+        &mut self,
+        order: usize,
+        entry: &'a Entry,
+        read: &'a Read,
+        open: &mut HashMap<&'a str, usize>,
+    ) {
+        if let Read::Invoke {
+            user,
+            transport,
+            origin,
+        } = read
+        {
             let place = self.connections.len();
             self.connections.push(Connection {
                 process: &entry.process,
@@ -158,7 +205,11 @@ impl<'a> View<'a> {
             return;
         }
         if let Some(place) = open.get(entry.process.as_str()) {
-            self.connections[*place].frames.push(Frame { order, at_us: entry.at_us, read });
+            self.connections[*place].frames.push(Frame {
+                order,
+                at_us: entry.at_us,
+                read,
+            });
         }
     }
 }

@@ -34,8 +34,18 @@ const SYNC_POINTS: [&str; 8] = [
     "before_ack",
     "before_wake",
 ];
-const STORM: Shape = Shape { users: 32, publishers: 64, readers: 200, pad_bytes: 60 };
-const SMALL_STORM: Shape = Shape { users: 12, publishers: 24, readers: 36, pad_bytes: 60 };
+const STORM: Shape = Shape {
+    users: 32,
+    publishers: 64,
+    readers: 200,
+    pad_bytes: 60,
+};
+const SMALL_STORM: Shape = Shape {
+    users: 12,
+    publishers: 24,
+    readers: 36,
+    pad_bytes: 60,
+};
 
 pub async fn kill(bench: &Bench, count: usize) -> Result<Report> {
     let mut run = Run::new(bench, "F1", count);
@@ -47,11 +57,19 @@ pub async fn kill(bench: &Bench, count: usize) -> Result<Report> {
 
 pub async fn power(bench: &Bench, count: usize) -> Result<Report> {
     let mut run = Run::new(bench, "F2", count);
-    for (file_system, share) in [(FileSystem::Ext4, count.div_ceil(2)), (FileSystem::Xfs, count / 2)] {
+    for (file_system, share) in [
+        (FileSystem::Ext4, count.div_ceil(2)),
+        (FileSystem::Xfs, count / 2),
+    ] {
         let disk = Disk::make(&bench.work, file_system, DISK_BYTES)?;
         let mut recipe = bench.recipe("F2")?;
         recipe.data = disk.mounted_at.join("data");
-        let mut crashing = Crashing::new(bench.rng(file_system.name()), recipe, Some(disk), SMALL_STORM);
+        let mut crashing = Crashing::new(
+            bench.rng(file_system.name()),
+            recipe,
+            Some(disk),
+            SMALL_STORM,
+        );
         crashing.repeat(&mut run, share, 30..600).await?;
     }
     run.fact("half on ext4, half on xfs");
@@ -64,8 +82,14 @@ pub async fn sync_points(bench: &Bench, rounds: usize) -> Result<Report> {
         let disk = Disk::make(&bench.work, file_system, DISK_BYTES)?;
         let mut recipe = bench.recipe("F3")?;
         recipe.data = disk.mounted_at.join("data");
-        let mut crashing = Crashing::new(bench.rng(file_system.name()), recipe, Some(disk), SMALL_STORM);
-        let mine = (0..rounds).filter(|round| (round % 2 == 0) == (file_system == FileSystem::Ext4));
+        let mut crashing = Crashing::new(
+            bench.rng(file_system.name()),
+            recipe,
+            Some(disk),
+            SMALL_STORM,
+        );
+        let mine =
+            (0..rounds).filter(|round| (round % 2 == 0) == (file_system == FileSystem::Ext4));
         for point in mine.flat_map(|_| SYNC_POINTS) {
             if run.is_broken() {
                 break;
@@ -98,10 +122,25 @@ struct Crashing {
 impl Crashing {
     fn new(rng: Rng, recipe: Recipe, disk: Option<Disk>, shape: Shape) -> Crashing {
         let (target, remembered) = (Target::default(), Vec::new());
-        Crashing { rng, recipe, target, shape, life: None, lives: 0, remembered, server: None, disk }
+        Crashing {
+            rng,
+            recipe,
+            target,
+            shape,
+            life: None,
+            lives: 0,
+            remembered,
+            server: None,
+            disk,
+        }
     }
 
-    async fn repeat(&mut self, run: &mut Run<'_>, count: usize, moment_ms: std::ops::Range<u64>) -> Result<()> {
+    async fn repeat(
+        &mut self,
+        run: &mut Run<'_>,
+        count: usize,
+        moment_ms: std::ops::Range<u64>,
+    ) -> Result<()> {
         for trial in 1..=count {
             if run.is_broken() {
                 break;
@@ -141,14 +180,22 @@ impl Crashing {
         self.server = None;
         let unheld = self.recipe.failpoints.clone();
         let hold = format!("{point}={}*off->sleep(60000)", self.rng.u32(30..90));
-        let both = unheld.iter().cloned().chain([hold]).collect::<Vec<_>>().join(";");
+        let both = unheld
+            .iter()
+            .cloned()
+            .chain([hold])
+            .collect::<Vec<_>>()
+            .join(";");
         self.recipe.failpoints = Some(both);
         let started = self.start(run).await;
         self.recipe.failpoints = unheld;
         started?;
         let storm = self.life()?.storm()?;
         let is_held = self.wait_until_held().await?;
-        ensure!(is_held, "{point} never held the server: it must be built with --features faults");
+        ensure!(
+            is_held,
+            "{point} never held the server: it must be built with --features faults"
+        );
         self.strike()?;
         self.start(run).await?;
         storm.calm().await;
@@ -185,7 +232,9 @@ impl Crashing {
 
     fn strike(&mut self) -> Result<()> {
         self.target.set(None);
-        let Some(server) = self.server.take() else { return Ok(()) };
+        let Some(server) = self.server.take() else {
+            return Ok(());
+        };
         let what = match &self.disk {
             Some(disk) => {
                 disk.cut()?;
@@ -208,8 +257,15 @@ impl Crashing {
         let server = self.recipe.start_ready(&self.target).await?;
         run.ready_after(server.ready_after);
         if let Some(life) = &self.life {
-            let what = format!("ready again after {:?}, allowed are {READY_TIME_MAX:?}", server.ready_after);
-            life.recorder.claim(Invariant::Honest, server.ready_after <= READY_TIME_MAX, what);
+            let what = format!(
+                "ready again after {:?}, allowed are {READY_TIME_MAX:?}",
+                server.ready_after
+            );
+            life.recorder.claim(
+                Invariant::Honest,
+                server.ready_after <= READY_TIME_MAX,
+                what,
+            );
         }
         self.server = Some(server);
         Ok(())

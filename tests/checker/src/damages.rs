@@ -165,21 +165,15 @@ fn seen_at(history: &mut [Entry], place: usize) -> &mut Seen {
 
 fn drop_event(mut history: Vec<Entry>, rng: &mut Rng) -> Option<Vec<Entry>> {
     let place = event_place(&history, rng)?;
-    // Before the first event of a poll from the start there may be none: only retention could tell.
+    // Where retention may have taken the event as well, nobody could tell: at the start, and just before a reset.
     let process = &history[place].process;
-    let before = history[..place]
-        .iter()
-        .rev()
-        .find(|entry| entry.process == *process);
-    if before.is_some_and(|entry| {
-        matches!(
-            &entry.op,
-            Op::Read(Read::Invoke {
-                origin: Origin::Start,
-                ..
-            })
-        )
-    }) {
+    let is_same = |entry: &&Entry| entry.process == *process;
+    let before = history[..place].iter().rev().find(is_same);
+    let after = history[place + 1..].iter().find(is_same);
+    let is_at_start = before.is_some_and(|entry| {
+        matches!(&entry.op, Op::Read(Read::Invoke { origin, .. }) if *origin == Origin::Start)
+    });
+    if is_at_start || after.is_some_and(|entry| matches!(entry.op, Op::Read(Read::Reset(_)))) {
         return None;
     }
     history.remove(place);

@@ -190,6 +190,9 @@ fn self_test(seeds: u64) -> bool {
             "{:<20} {} of {} flagged",
             tally.name, tally.flagged, tally.seeded
         );
+        if let Some(seed) = tally.missed.first() {
+            println!("{:<20} missed first with seed {seed}", "");
+        }
         is_good &= tally.seeded > 0 && tally.missed.is_empty();
     }
     is_good

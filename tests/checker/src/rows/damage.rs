@@ -130,7 +130,7 @@ async fn make_origins(bench: &Bench, recipe: &Recipe, rng: &mut Rng) -> Result<O
     let server = recipe.start_ready(&target).await?;
     blow(&mut life).await?;
     server.stop(Duration::from_secs(20)).await?;
-    std::fs::copy(recipe.data.join("db"), &older_db).context("the data directory has a file db")?;
+    std::fs::copy(db_of(&recipe.data), &older_db).context("the data directory has a file db")?;
 
     let server = recipe.start_ready(&target).await?;
     blow(&mut life).await?;
@@ -233,8 +233,18 @@ async fn judge_service(recorder: &Recorder, target: &Target, logs: &[CommittedLo
     Ok(())
 }
 
+/// The engine's directory: the one that holds the file `db`.
+fn engine_of(data: &Path) -> PathBuf {
+    let below = data.join("log");
+    if below.is_dir() {
+        below
+    } else {
+        data.to_owned()
+    }
+}
+
 fn db_of(data: &Path) -> PathBuf {
-    data.join("db")
+    engine_of(data).join("db")
 }
 
 fn flip_bit(_: &Origins, data: &Path, rng: &mut Rng) -> Result<Option<String>> {
@@ -298,7 +308,7 @@ fn remove_db(_: &Origins, data: &Path, _: &mut Rng) -> Result<Option<String>> {
 
 fn remove_snapshots(_: &Origins, data: &Path, _: &mut Rng) -> Result<Option<String>> {
     let mut removed = 0;
-    for entry in std::fs::read_dir(data)? {
+    for entry in std::fs::read_dir(engine_of(data))? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with("snap.") {
             std::fs::remove_file(entry.path())?;
@@ -330,7 +340,7 @@ fn foreign_file(_: &Origins, data: &Path, rng: &mut Rng) -> Result<Option<String
         "blobs/12345",
     ];
     let name = names[rng.usize(0..names.len())];
-    let path = data.join(name);
+    let path = engine_of(data).join(name);
     std::fs::create_dir_all(
         path.parent()
             .context("a file in the data directory has a parent")?,

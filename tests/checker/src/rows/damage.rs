@@ -65,6 +65,7 @@ pub async fn damaged(bench: &Bench, count: usize) -> Result<Report> {
     let mut rng = bench.rng("F8");
     let mut recipe = bench.recipe("F8")?;
     let origins = make_origins(bench, &recipe, &mut rng).await?;
+    run.acked(origins.killed.logs.iter().map(|log| log.head.seq).sum());
     recipe.data = bench.work.join("F8-damaged");
     let (mut refused, mut served) = (0, 0);
     for trial in 0..count {

@@ -98,13 +98,10 @@ impl Control<'_> {
     fn write_json(&self, out: &mut BytesMut) {
         let written = match self {
             Control::Ready(ready) => write_ready(out, ready),
-            Control::Snapshot { position, state } => {
+            Control::Snapshot { state, .. } => {
                 // The state is an object of at least one field; its fields follow those of the control object.
                 let fields = state.strip_prefix('{').unwrap_or(state);
-                write!(
-                    out,
-                    r#"{{"type":"sys.snapshot","v":1,"cursor":"{position}",{fields}"#
-                )
+                write!(out, r#"{{"type":"sys.snapshot","v":1,{fields}"#)
             }
             Control::Reset {
                 reason,

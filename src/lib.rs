@@ -2,6 +2,7 @@
 //!
 //! Modules in reading order; a module names only those of lower layers (`tests/it/tidy.rs` holds the order).
 
+pub mod accept;
 pub mod clock;
 pub mod id;
 pub mod metrics;

@@ -176,6 +176,7 @@ impl World {
             nonce,
             user,
             event_type: "app.checked".to_owned(),
+            atomic: None,
         };
         self.record("publisher", Op::Publish(Publish::Invoke(attempt.clone())));
         match self.rng.u32(0..10) {

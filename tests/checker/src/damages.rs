@@ -266,6 +266,7 @@ fn id_reuse(mut history: Vec<Entry>, rng: &mut Rng) -> Option<Vec<Entry>> {
         nonce: "n-other".to_owned(),
         user: seen.owner.clone(),
         key: None,
+        atomic: None,
         event_type: seen.event_type.clone(),
         data: format!(r#"{{"for":"{}","nonce":"n-other"}}"#, seen.owner),
     };
@@ -393,6 +394,7 @@ fn ack_without_log(mut history: Vec<Entry>, rng: &mut Rng) -> Option<Vec<Entry>>
         nonce: "n-lost".to_owned(),
         user: log.user.clone(),
         key: None,
+        atomic: None,
         event_type: "app.checked".to_owned(),
         data: "{}".to_owned(),
     };

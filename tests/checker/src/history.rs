@@ -69,6 +69,8 @@ pub struct Attempt {
     pub user: String,
     pub key: Option<String>,
     pub event_type: String,
+    /// Names the batch whose events come all together or not at all.
+    pub atomic: Option<String>,
     /// The payload as canonical JSON; it names its nonce and the user it is meant for.
     pub data: String,
 }

@@ -44,6 +44,7 @@ pub fn check(entries: &[Entry]) -> Vec<Violation> {
     violations.extend(idempotent(&view));
     violations.extend(agree(&view));
     violations.extend(honest(&view));
+    violations.extend(whole(&view));
     violations.extend(claims(&view));
     violations
 }
@@ -57,7 +58,10 @@ fn durable(view: &View) -> Vec<Violation> {
         logs_of.entry(&read.log.user).or_default().push(read);
         violations.extend(dense(view, read));
     }
-    for Tried { attempt, outcome } in view.attempts.values() {
+    for Tried {
+        attempt, outcome, ..
+    } in view.attempts.values()
+    {
         let Outcome::Acked { order, acked } = outcome else {
             continue;
         };
@@ -155,7 +159,10 @@ fn immutable(view: &View) -> Vec<Violation> {
         }
     }
     let mut acked_at: HashMap<(&str, &Position), &str> = HashMap::new();
-    for Tried { attempt, outcome } in view.attempts.values() {
+    for Tried {
+        attempt, outcome, ..
+    } in view.attempts.values()
+    {
         let Outcome::Acked { acked, .. } = outcome else {
             continue;
         };
@@ -330,7 +337,10 @@ fn agree(view: &View) -> Vec<Violation> {
             violations.push(Violation::new(Invariant::Agree, what));
         }
     }
-    for Tried { attempt, outcome } in view.attempts.values() {
+    for Tried {
+        attempt, outcome, ..
+    } in view.attempts.values()
+    {
         let Outcome::Acked { acked, .. } = outcome else {
             continue;
         };
@@ -348,7 +358,10 @@ fn agree(view: &View) -> Vec<Violation> {
 /// H: a refusal is 4xx or 5xx, and says when to come back where the protocol promises it.
 fn honest(view: &View) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for Tried { attempt, outcome } in view.attempts.values() {
+    for Tried {
+        attempt, outcome, ..
+    } in view.attempts.values()
+    {
         let Outcome::Refused {
             status,
             code,
@@ -369,9 +382,93 @@ fn honest(view: &View) -> Vec<Violation> {
     violations
 }
 
+/// H: an atomic batch is in the logs as a whole or not at all, whatever became of its answer.
+fn whole(view: &View) -> Vec<Violation> {
+    let mut latest: HashMap<&str, &LogRead> = HashMap::new();
+    for read in &view.logs {
+        latest.insert(&read.log.user, read);
+    }
+    let events = latest.values().flat_map(|read| &read.log.events);
+    let kept: HashSet<&str> = events.map(|event| event.nonce.as_str()).collect();
+    let mut batches: BTreeMap<&str, Vec<&Tried>> = BTreeMap::new();
+    for tried in view.attempts.values() {
+        if let Some(batch) = &tried.attempt.atomic {
+            batches.entry(batch).or_default().push(tried);
+        }
+    }
+    let mut violations = Vec::new();
+    for (batch, items) in batches {
+        let is_read = |tried: &&Tried| {
+            let read = latest.get(tried.attempt.user.as_str());
+            read.is_some_and(|read| read.order > tried.order)
+        };
+        // Where retention or damage took events, a part of a batch proves nothing.
+        let is_judged = view.retention_events.is_none() && view.damages.is_empty();
+        let found = items
+            .iter()
+            .filter(|tried| kept.contains(tried.attempt.nonce.as_str()))
+            .count();
+        if is_judged && items.iter().all(is_read) && found != 0 && found != items.len() {
+            let what = format!(
+                "of the atomic batch {batch} {found} of {} events are there",
+                items.len()
+            );
+            violations.push(Violation::new(Invariant::Honest, what));
+        }
+    }
+    violations
+}
+
 fn claims(view: &View) -> Vec<Violation> {
     let broken = view.claims.iter().filter(|claim| !claim.holds);
     broken
         .map(|claim| Violation::new(claim.invariant, claim.what.clone()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clean;
+    use crate::history::{Op, Publish};
+
+    #[test]
+    fn half_a_batch_is_flagged() {
+        let mut history = clean::history(1);
+        let kept: Vec<String> = history
+            .iter()
+            .filter_map(|entry| match &entry.op {
+                Op::Log(log) => Some(log.events.iter().map(|event| event.nonce.clone())),
+                _ => None,
+            })
+            .flatten()
+            .take(1)
+            .collect();
+        history.retain(|entry| !matches!(entry.op, Op::Retention { .. }));
+        for entry in &mut history {
+            let Op::Publish(Publish::Invoke(attempt)) = &mut entry.op else {
+                continue;
+            };
+            if kept.contains(&attempt.nonce) {
+                attempt.atomic = Some("b".to_owned());
+                let missing = crate::history::Attempt {
+                    attempt: 1_000_000,
+                    nonce: "n-missing".to_owned(),
+                    ..attempt.clone()
+                };
+                let entry = Entry {
+                    op: Op::Publish(Publish::Invoke(missing)),
+                    ..entry.clone()
+                };
+                history.insert(0, entry);
+                break;
+            }
+        }
+        let violations = check(&history);
+        assert!(
+            violations
+                .iter()
+                .any(|violation| violation.what.contains("atomic batch b 1 of 2"))
+        );
+    }
 }

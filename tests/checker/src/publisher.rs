@@ -24,6 +24,7 @@ pub struct Draft {
     pub nonce: String,
     pub user: String,
     pub key: Key,
+    pub atomic: Option<String>,
     pub data: Value,
 }
 
@@ -43,6 +44,7 @@ impl Draft {
             nonce,
             user: user.to_owned(),
             key,
+            atomic: None,
             data,
         }
     }
@@ -57,6 +59,7 @@ impl Draft {
             nonce: self.nonce.clone(),
             user: self.user.clone(),
             key,
+            atomic: self.atomic.clone(),
             event_type: EVENT_TYPE.to_owned(),
             data: self.data.to_string(),
         }
@@ -246,23 +249,30 @@ impl Publisher {
         open.as_mut()
     }
 
-    /// One new event, or a batch of a few.
+    /// One new event, a batch of a few, or rarely one so large that the server must write it in pieces.
     fn make(&mut self, number: u64) -> Vec<Draft> {
-        let count = if self.rng.u8(0..10) == 0 {
-            self.rng.usize(2..=8)
-        } else {
-            1
+        let (count, is_atomic) = match self.rng.u8(0..40) {
+            0 => (self.rng.usize(150..=400), true),
+            1..3 => (self.rng.usize(2..=8), true),
+            3..5 => (self.rng.usize(2..=8), false),
+            _ => (1, false),
         };
+        let atomic = is_atomic.then(|| format!("batch-{}-{number}", self.name));
         (0..count)
             .map(|item| {
                 let nonce = format!("{}-{number}-{item}", self.name);
                 let user = &self.users[self.rng.usize(0..self.users.len())];
                 let key = match self.rng.u8(0..10) {
+                    // Asking again for one item of an atomic batch would rightly make half of it.
+                    _ if is_atomic => Key::None,
                     0..2 => Key::Id(format!("id-{nonce}")),
                     2..4 if count == 1 => Key::Header(format!("key-{nonce}")),
                     _ => Key::None,
                 };
-                Draft::new(nonce, user, key, self.pad_bytes)
+                Draft {
+                    atomic: atomic.clone(),
+                    ..Draft::new(nonce, user, key, self.pad_bytes)
+                }
             })
             .collect()
     }
@@ -284,7 +294,7 @@ impl Publisher {
             .ask(&Ask::post(
                 "/v1/publish",
                 &self.token,
-                &json!({ "events": events }),
+                &json!({ "events": events, "atomic": drafts[0].atomic.is_some() }),
             ))
             .await;
         let results = answer

@@ -24,6 +24,7 @@ pub struct View<'a> {
 }
 
 pub struct Tried<'a> {
+    pub order: usize,
     pub attempt: &'a Attempt,
     pub outcome: Outcome<'a>,
 }
@@ -151,6 +152,7 @@ impl<'a> View<'a> {
         let (number, outcome) = match publish {
             Publish::Invoke(attempt) => {
                 let tried = Tried {
+                    order,
                     attempt,
                     outcome: Outcome::Unknown,
                 };

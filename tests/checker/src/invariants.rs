@@ -435,21 +435,17 @@ mod tests {
     #[test]
     fn half_a_batch_is_flagged() {
         let mut history = clean::history(1);
-        let kept: Vec<String> = history
-            .iter()
-            .filter_map(|entry| match &entry.op {
-                Op::Log(log) => Some(log.events.iter().map(|event| event.nonce.clone())),
-                _ => None,
-            })
-            .flatten()
-            .take(1)
-            .collect();
-        history.retain(|entry| !matches!(entry.op, Op::Retention { .. }));
+        history.retain(|entry| !matches!(entry.op, Op::Retention { .. } | Op::Fault(_)));
+        let last = history.iter().rev().find_map(|entry| match &entry.op {
+            Op::Log(log) => log.events.last(),
+            _ => None,
+        });
+        let kept = last.unwrap().nonce.clone();
         for entry in &mut history {
             let Op::Publish(Publish::Invoke(attempt)) = &mut entry.op else {
                 continue;
             };
-            if kept.contains(&attempt.nonce) {
+            if kept == attempt.nonce {
                 attempt.atomic = Some("b".to_owned());
                 let missing = crate::history::Attempt {
                     attempt: 1_000_000,

@@ -34,6 +34,10 @@ pub fn understand_sse(frame: &SseFrame) -> Result<Option<Read>, String> {
     let Some(data) = &frame.data else {
         return Ok(None);
     };
+    // A problem object instead of a status, because `EventSource` would give up on one.
+    if frame.event.as_deref() == Some("error") {
+        return Ok(None);
+    }
     let value: Value = serde_json::from_str(data).map_err(|error| format!("{error}: {data}"))?;
     let id = match &frame.id {
         Some(id) => Some(Position::parse(id).ok_or_else(|| format!("id {id:?} is not a cursor"))?),

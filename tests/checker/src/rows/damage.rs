@@ -8,7 +8,7 @@ use std::io::{Read as _, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use tokio::time::sleep;
 
@@ -18,7 +18,7 @@ use crate::history::{CommittedLog, Entry, Invariant, Op, Origin, Read, Recorder,
 use crate::http::{Ask, Link, Target, token};
 use crate::invariants::{self, Violation};
 use crate::life::{Life, Shape};
-use crate::nemesis::{Recipe, Refused, Started};
+use crate::nemesis::{Recipe, Refused, Server, Started};
 use crate::publisher::{self, Draft, Key};
 use crate::truth;
 
@@ -28,6 +28,8 @@ const SHAPE: Shape = Shape {
     readers: 0,
     pad_bytes: 200,
 };
+/// Twice what the server is allowed.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 const PAGE_BYTES: u64 = 4096;
 
 /// A way to damage a data directory; gives a sentence, or None where the directory has no such file.
@@ -130,13 +132,13 @@ async fn make_origins(bench: &Bench, recipe: &Recipe, rng: &mut Rng) -> Result<O
 
     let server = recipe.start_ready(&target).await?;
     blow(&mut life).await?;
-    server.stop(Duration::from_secs(20)).await?;
+    drain(server).await?;
     std::fs::copy(db_of(&recipe.data), &older_db).context("the data directory has a file db")?;
 
     let server = recipe.start_ready(&target).await?;
     blow(&mut life).await?;
     life.settle().await?;
-    server.stop(Duration::from_secs(20)).await?;
+    drain(server).await?;
     let stopped = keep(&life, &recipe.data, bench.work.join("F8-stopped")).await?;
 
     let server = recipe.start_ready(&target).await?;
@@ -150,6 +152,12 @@ async fn make_origins(bench: &Bench, recipe: &Recipe, rng: &mut Rng) -> Result<O
         killed,
         older_db,
     })
+}
+
+async fn drain(server: Server) -> Result<()> {
+    let code = server.stop(DRAIN_TIME_MAX).await?;
+    ensure!(code == Some(0), "a drained server exits 0, not {code:?}");
+    Ok(())
 }
 
 async fn blow(life: &mut Life) -> Result<()> {

@@ -48,7 +48,7 @@ const STREAMS_MAX: u32 = 256;
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 /// What we may hold for one HTTP/2 stream that the peer has not taken.
-const STREAM_SEND_BYTES: usize = 64 * 1024;
+const STREAM_SEND_BYTES: usize = 32 * 1024;
 /// Streams that a peer may reset before we looked at them, and that we may reset for its errors, until we hang up.
 const PENDING_RESETS_MAX: usize = 20;
 const ERROR_RESETS_MAX: usize = 64;
@@ -226,7 +226,7 @@ impl Server {
                 }
                 // Boxed, since it is several times as large as the other and rarer.
                 Ok(Ok(Protocol::Http2)) => Box::pin(self.http2(socket, peer)).await,
-                Ok(Err(_)) => Counts::add(&self.counts.broken),
+                Ok(Err(_)) => Counts::add(&self.counts.left),
                 Err(_) => Counts::add(&self.counts.silent),
             }
         }
@@ -292,7 +292,7 @@ impl Server {
         } else if error.is_parse() {
             &self.counts.malformed
         } else {
-            &self.counts.broken
+            &self.counts.left
         };
         Counts::add(count);
         tracing::debug!(%error, "A connection ended early");

@@ -47,7 +47,7 @@ const PUBLISHER: &str = "tidings-publish";
 pub fn run(arguments: Arguments) -> ExitCode {
     let command = arguments.command.unwrap_or(Command::Serve(arguments.serve));
     match dispatch(command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidings: {error:#}");
@@ -56,9 +56,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> anyhow::Result<()> {
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(arguments) => serve::serve(load_serve(&arguments)?),
+        Command::Serve(arguments) => return serve::serve(load_serve(&arguments)?),
         Command::CheckConfig(arguments) => check_config(&load_serve(&arguments)?),
         Command::Token(arguments) => print_token(arguments),
         Command::Publish(arguments) => publish(arguments),
@@ -78,7 +78,8 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             io::stdout().write_all(&script)?;
             Ok(())
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Stands in for the commands on the store until the store is there.

@@ -2,7 +2,6 @@
 //!
 //! Modules in reading order; a module names only those of lower layers (`tests/it/tidy.rs` holds the order).
 
-pub mod accept;
 pub mod clock;
 pub mod id;
 pub mod metrics;
@@ -12,6 +11,7 @@ pub mod event;
 
 pub mod frame;
 pub mod limits;
+pub mod secret;
 pub mod token;
 pub mod wake;
 
@@ -19,3 +19,12 @@ pub mod store;
 
 pub mod cursor;
 pub mod publish;
+
+pub mod features;
+
+pub mod http;
+
+pub mod accept;
+pub mod server;
+
+pub mod cli;

@@ -21,8 +21,10 @@ pub struct Counts {
     pub body_late: AtomicU64,
     /// Closed since the peer took no byte for too long.
     pub write_stalled: AtomicU64,
-    /// Lost: reset by the peer, timed out in the kernel, or closed in the middle of a request.
-    pub broken: AtomicU64,
+    /// Given up by the kernel: the peer answers no more, or has kept its window closed.
+    pub vanished: AtomicU64,
+    /// Ended by the peer in the middle of something, as every stream ends; the stalled and vanished are among them.
+    pub left: AtomicU64,
     /// Ended by force at the end of a drain.
     pub cut: AtomicU64,
 }

@@ -50,6 +50,13 @@ impl Open {
             _place: place,
         }
     }
+
+    /// Counts an error of the kernel by its reason.
+    fn note(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::TimedOut {
+            Counts::add(&self.counts.vanished);
+        }
+    }
 }
 
 impl Drop for Open {
@@ -110,9 +117,9 @@ impl Socket {
         context: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
+        if let Poll::Ready(written) = written {
             self.stall = None;
-            return written;
+            return Poll::Ready(written.inspect_err(|error| self.open.note(error)));
         }
         let stall = self
             .stall
@@ -143,7 +150,8 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
         if socket.replayed == socket.taken {
-            return Pin::new(&mut socket.stream).poll_read(context, buffer);
+            let read = ready!(Pin::new(&mut socket.stream).poll_read(context, buffer));
+            return Poll::Ready(read.inspect_err(|error| socket.open.note(error)));
         }
         let left = &socket.start[usize::from(socket.replayed)..usize::from(socket.taken)];
         let given = left.len().min(buffer.remaining());

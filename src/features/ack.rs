@@ -25,7 +25,9 @@ pub const UNNAMED: &str = "-";
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AckError {
-    #[error("the cursor belongs to an earlier life of this log: load /v1/state and go on from there")]
+    #[error(
+        "the cursor belongs to an earlier life of this log: load /v1/state and go on from there"
+    )]
     Epoch,
     #[error("the cursor is ahead of the log")]
     Ahead,
@@ -37,7 +39,12 @@ pub enum AckError {
 pub struct Acks(Arc<DashMap<(UserNo, Box<str>), u64>>);
 
 /// Moves the device's ack to `position`, durably. Gives the position that is acked now.
-pub async fn ack(store: &Store, user: UserNo, device: Option<Key>, position: Position) -> Result<Position, AckError> {
+pub async fn ack(
+    store: &Store,
+    user: UserNo,
+    device: Option<Key>,
+    position: Position,
+) -> Result<Position, AckError> {
     let view = store.view(user);
     if position.epoch != view.epoch {
         return Err(AckError::Epoch);
@@ -46,8 +53,15 @@ pub async fn ack(store: &Store, user: UserNo, device: Option<Key>, position: Pos
         return Err(AckError::Ahead);
     }
     let device: Box<str> = device.as_ref().map_or(UNNAMED, Key::as_str).into();
-    let acked = store.commit(64, move |transaction| advance(transaction, user, &device, position)).await?;
-    Ok(Position { seq: acked, ..position })
+    let acked = store
+        .commit(64, move |transaction| {
+            advance(transaction, user, &device, position)
+        })
+        .await?;
+    Ok(Position {
+        seq: acked,
+        ..position
+    })
 }
 
 fn advance(
@@ -57,7 +71,10 @@ fn advance(
     position: Position,
 ) -> Result<u64, StoreError> {
     let key = key(user, device);
-    let acked = transaction.get(&key)?.and_then(|row| decode(&row)).filter(|acked| acked.epoch == position.epoch);
+    let acked = transaction
+        .get(&key)?
+        .and_then(|row| decode(&row))
+        .filter(|acked| acked.epoch == position.epoch);
     match acked.filter(|acked| acked.seq >= position.seq) {
         Some(acked) => Ok(acked.seq),
         None => {
@@ -89,7 +106,9 @@ impl Acks {
     /// Writes what readers acked in passing, until `stop`.
     pub async fn write_forever(self, store: Store, stop: CancellationToken) {
         loop {
-            let is_over = tokio::time::timeout(GATHERED, stop.cancelled()).await.is_ok();
+            let is_over = tokio::time::timeout(GATHERED, stop.cancelled())
+                .await
+                .is_ok();
             if let Err(error) = self.write(&store).await {
                 tracing::warn!(%error, "acks of readers could not be written");
             }
@@ -100,7 +119,8 @@ impl Acks {
     }
 
     async fn write(&self, store: &Store) -> Result<(), StoreError> {
-        let gathered: Vec<(UserNo, Box<str>)> = self.0.iter().map(|entry| entry.key().clone()).collect();
+        let gathered: Vec<(UserNo, Box<str>)> =
+            self.0.iter().map(|entry| entry.key().clone()).collect();
         for some in gathered.chunks(COMMIT_ACKS) {
             let taken: Vec<_> = some.iter().filter_map(|key| self.0.remove(key)).collect();
             let write = move |transaction: &mut Transaction<'_>| {

@@ -43,14 +43,24 @@ impl Revocations {
     }
 
     /// Refuses the user's tokens that were issued up to `issued_before_ms`.
-    pub async fn revoke_user(&self, store: &Store, user: &UserId, issued_before_ms: UnixMs) -> Result<(), StoreError> {
+    pub async fn revoke_user(
+        &self,
+        store: &Store,
+        user: &UserId,
+        issued_before_ms: UnixMs,
+    ) -> Result<(), StoreError> {
         save(store, USERS, user.as_str(), issued_before_ms).await?;
         self.users.insert(user.as_str().into(), issued_before_ms);
         Ok(())
     }
 
     /// Refuses one token by its `jti`.
-    pub async fn revoke_token(&self, store: &Store, jti: &str, now_ms: UnixMs) -> Result<(), StoreError> {
+    pub async fn revoke_token(
+        &self,
+        store: &Store,
+        jti: &str,
+        now_ms: UnixMs,
+    ) -> Result<(), StoreError> {
         save(store, TOKENS, jti, now_ms).await?;
         self.tokens.insert(jti.into(), now_ms);
         Ok(())
@@ -59,7 +69,10 @@ impl Revocations {
     /// Whether these claims were revoked. A token that does not say when it was issued counts as old.
     pub fn check(&self, claims: &Claims) -> Option<Revoked> {
         let issued_ms = claims.issued_ms.unwrap_or(0);
-        let before_ms = self.users.get(claims.sub.as_str()).map(|entry| *entry.value());
+        let before_ms = self
+            .users
+            .get(claims.sub.as_str())
+            .map(|entry| *entry.value());
         if before_ms.is_some_and(|before_ms| issued_ms <= before_ms) {
             return Some(Revoked::User);
         }

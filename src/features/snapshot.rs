@@ -17,7 +17,10 @@ pub struct Snapshot {
 
 pub fn snapshot(store: &Store, user: UserNo) -> Snapshot {
     let view = store.view(user);
-    let position = Position { epoch: view.epoch, seq: view.tail };
+    let position = Position {
+        epoch: view.epoch,
+        seq: view.tail,
+    };
     let name = store.name(user);
     let json = format!(
         r#"{{"user":"{name}","cursor":"{position}","badge":{EMPTY_BADGE},"conversations":[],"notifications":[],"presence":{{}},"preferences":{{}}}}"#

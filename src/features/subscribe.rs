@@ -20,7 +20,12 @@ pub enum Change {
     Leave,
 }
 
-pub async fn change(store: &Store, topic: Topic, user: UserId, change: Change) -> Result<(), StoreError> {
+pub async fn change(
+    store: &Store,
+    topic: Topic,
+    user: UserId,
+    change: Change,
+) -> Result<(), StoreError> {
     let decide = move |transaction: &mut crate::store::transaction::Transaction<'_>| {
         match change {
             Change::Join => {

@@ -65,23 +65,44 @@ impl Tickets {
     }
 
     /// Makes a ticket for these claims; it is on stable storage when this returns.
-    pub async fn issue(&self, store: &Store, random: &Random, claims: &Claims) -> Result<String, IssueError> {
+    pub async fn issue(
+        &self,
+        store: &Store,
+        random: &Random,
+        claims: &Claims,
+    ) -> Result<String, IssueError> {
         if self.0.len() >= TICKETS_MAX {
             return Err(IssueError::TooMany(TooMany));
         }
         let text = random.hex(TICKET_BYTES);
         let hash = hash_of(&text);
         let until_ms = store.now_ms() + FIRST_USE_MS;
-        let life = Life { until_ms, streams: 0, is_used: false };
-        let reading = Claims { scope: Scopes::parse(""), topics: Vec::new(), ..claims.clone() };
-        let ticket = Arc::new(Ticket { claims: reading, life: parking_lot::Mutex::new(life) });
+        let life = Life {
+            until_ms,
+            streams: 0,
+            is_used: false,
+        };
+        let reading = Claims {
+            scope: Scopes::parse(""),
+            topics: Vec::new(),
+            ..claims.clone()
+        };
+        let ticket = Arc::new(Ticket {
+            claims: reading,
+            life: parking_lot::Mutex::new(life),
+        });
         save(store, hash, &ticket, life).await?;
         self.0.insert(hash, ticket);
         Ok(text)
     }
 
     /// The claims of a good ticket, and the hold that keeps it good while the stream lives.
-    pub async fn ride(&self, store: &Store, clock: &crate::clock::Clock, text: &str) -> Option<(Claims, Riding)> {
+    pub async fn ride(
+        &self,
+        store: &Store,
+        clock: &crate::clock::Clock,
+        text: &str,
+    ) -> Option<(Claims, Riding)> {
         if text.len() != TICKET_BYTES * 2 {
             return None;
         }
@@ -90,7 +111,8 @@ impl Tickets {
         let now_ms = clock.now_ms();
         let used_first = {
             let mut life = ticket.life.lock();
-            if now_ms >= ticket.claims.expires_ms || (life.streams == 0 && now_ms >= life.until_ms) {
+            if now_ms >= ticket.claims.expires_ms || (life.streams == 0 && now_ms >= life.until_ms)
+            {
                 return None;
             }
             life.streams += 1;
@@ -98,7 +120,10 @@ impl Tickets {
             life.is_used = true;
             first.then_some(*life)
         };
-        let riding = Riding { ticket: Arc::clone(&ticket), clock: clock.clone() };
+        let riding = Riding {
+            ticket: Arc::clone(&ticket),
+            clock: clock.clone(),
+        };
         if let Some(life) = used_first {
             save(store, hash, &ticket, life).await.ok()?;
         }
@@ -112,8 +137,12 @@ impl Tickets {
             let life = *ticket.life.lock();
             now_ms >= ticket.claims.expires_ms || (life.streams == 0 && now_ms >= life.until_ms)
         };
-        let over: Vec<Hash> =
-            self.0.iter().filter(|entry| is_over(entry.value())).map(|entry| *entry.key()).collect();
+        let over: Vec<Hash> = self
+            .0
+            .iter()
+            .filter(|entry| is_over(entry.value()))
+            .map(|entry| *entry.key())
+            .collect();
         for some in over.chunks(256) {
             let hashes = some.to_vec();
             let forget = move |transaction: &mut crate::store::transaction::Transaction<'_>| {
@@ -175,10 +204,36 @@ fn encode(ticket: &Ticket, life: Life) -> Vec<u8> {
 
 /// A used ticket whose stream the restart cut gets its afterlife from the start on.
 fn decode(row: &[u8], now_ms: UnixMs) -> Option<Ticket> {
-    type Row = (crate::event::UserId, UnixMs, Option<UnixMs>, Option<String>, UnixMs, bool);
-    let (sub, expires_ms, issued_ms, jti, until_ms, is_used): Row = serde_json::from_slice(row).ok()?;
-    let until_ms = if is_used { now_ms + AFTERLIFE_MS } else { until_ms };
-    let claims = Claims { sub, scope: Scopes::parse(""), expires_ms, issued_ms, jti, topics: Vec::new() };
-    let life = Life { until_ms, streams: 0, is_used };
-    Some(Ticket { claims, life: parking_lot::Mutex::new(life) })
+    type Row = (
+        crate::event::UserId,
+        UnixMs,
+        Option<UnixMs>,
+        Option<String>,
+        UnixMs,
+        bool,
+    );
+    let (sub, expires_ms, issued_ms, jti, until_ms, is_used): Row =
+        serde_json::from_slice(row).ok()?;
+    let until_ms = if is_used {
+        now_ms + AFTERLIFE_MS
+    } else {
+        until_ms
+    };
+    let claims = Claims {
+        sub,
+        scope: Scopes::parse(""),
+        expires_ms,
+        issued_ms,
+        jti,
+        topics: Vec::new(),
+    };
+    let life = Life {
+        until_ms,
+        streams: 0,
+        is_used,
+    };
+    Some(Ticket {
+        claims,
+        life: parking_lot::Mutex::new(life),
+    })
 }

@@ -71,11 +71,24 @@ impl FromRequestParts<Arc<App>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Caller, Problem> {
         let is_reading = matches!(parts.method, Method::GET | Method::HEAD);
-        let rule = if is_reading { CookieRule::Plain } else { CookieRule::NeedsOrigin };
-        let identified = identify(app, &parts.headers, peer(parts), &Credentials::default(), rule).await;
+        let rule = if is_reading {
+            CookieRule::Plain
+        } else {
+            CookieRule::NeedsOrigin
+        };
+        let identified = identify(
+            app,
+            &parts.headers,
+            peer(parts),
+            &Credentials::default(),
+            rule,
+        )
+        .await;
         let caller = identified.map_err(Problem::from)?;
         if !is_reading && !caller.claims.scope.may_publish() {
-            app.limits.user_write(&caller.claims.sub).map_err(Problem::rate_limited)?;
+            app.limits
+                .user_write(&caller.claims.sub)
+                .map_err(Problem::rate_limited)?;
         }
         Ok(caller)
     }
@@ -89,14 +102,18 @@ impl Caller {
     pub fn must_publish(&self) -> Result<(), Problem> {
         match self.claims.scope.may_publish() {
             true => Ok(()),
-            false => Err(Problem::forbidden("this needs a token with the scope publish")),
+            false => Err(Problem::forbidden(
+                "this needs a token with the scope publish",
+            )),
         }
     }
 
     pub fn must_administer(&self) -> Result<(), Problem> {
         match self.claims.scope.is_admin() {
             true => Ok(()),
-            false => Err(Problem::forbidden("this needs a token with the scope admin")),
+            false => Err(Problem::forbidden(
+                "this needs a token with the scope admin",
+            )),
         }
     }
 }
@@ -104,7 +121,10 @@ impl Caller {
 /// The address at the other end of the connection.
 pub fn peer(parts: &Parts) -> SocketAddr {
     let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-    parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or(unknown, |info| info.0)
+    parts
+        .extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(unknown, |info| info.0)
 }
 
 /// Finds the token of a request and judges it.
@@ -127,12 +147,17 @@ pub async fn identify(
             None => Err(refuse(app, peer).into()),
         };
     }
-    if let Some(token) = credentials.query_token.filter(|_| app.config.auth.allow_query_token) {
+    if let Some(token) = credentials
+        .query_token
+        .filter(|_| app.config.auth.allow_query_token)
+    {
         return verify(app, peer, Some(token)).await;
     }
     let token = cookie(headers);
     if token.is_some() && rule == CookieRule::NeedsOrigin && !is_origin_allowed(app, headers) {
-        return Err(Problem::forbidden("a cookie is believed here only from an allowed Origin").into());
+        return Err(
+            Problem::forbidden("a cookie is believed here only from an allowed Origin").into(),
+        );
     }
     verify(app, peer, token).await
 }
@@ -182,22 +207,45 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     (is_only && scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim())
 }
 
+pub fn has_cookie(headers: &HeaderMap) -> bool {
+    cookie(headers).is_some()
+}
+
 fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).map(|(_, token)| token).filter(|token| !token.is_empty())
+    let values = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut pairs = values
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
+    pairs
+        .find(|(name, _)| *name == COOKIE)
+        .map(|(_, token)| token)
+        .filter(|token| !token.is_empty())
 }
 
 /// Whether the page that sent this is one of ours or of those in `server.allowed_origins`.
 pub fn is_origin_allowed(app: &App, headers: &HeaderMap) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
-    let (Some(origin), None) = (origins.next().and_then(|origin| origin.to_str().ok()), origins.next()) else {
+    let (Some(origin), None) = (
+        origins.next().and_then(|origin| origin.to_str().ok()),
+        origins.next(),
+    ) else {
         return false;
     };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     let origin_host = origin.split_once("://").map(|(_, host)| host);
     let is_own = origin_host.is_some() && origin_host == host;
-    is_own || app.config.server.allowed_origins.iter().any(|allowed| allowed == origin)
+    is_own
+        || app
+            .config
+            .server
+            .allowed_origins
+            .iter()
+            .any(|allowed| allowed == origin)
 }
 
 /// The mutant that reads what a token says without looking at who signed it.
@@ -215,5 +263,8 @@ fn unverified(token: &str) -> Option<Caller> {
         jti: None,
         topics: Vec::new(),
     };
-    Some(Caller { claims, riding: None })
+    Some(Caller {
+        claims,
+        riding: None,
+    })
 }

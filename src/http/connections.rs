@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use dashmap::DashMap;
 
 use crate::clock::UnixMs;
-use crate::event::{ConnId, UserId};
+use crate::event::ConnId;
 use crate::id::UserNo;
 use crate::limits::Seat;
 use crate::metrics::{Ended, Metrics, Transport};
@@ -100,11 +100,24 @@ pub struct Newcomer<'a> {
 
 impl Connections {
     pub fn new(wakes: Wakes, metrics: Arc<Metrics>) -> Arc<Connections> {
-        Arc::new(Connections { by_id: DashMap::new(), is_draining: AtomicBool::new(false), wakes, metrics })
+        Arc::new(Connections {
+            by_id: DashMap::new(),
+            is_draining: AtomicBool::new(false),
+            wakes,
+            metrics,
+        })
     }
 
     pub fn list(self: &Arc<Self>, newcomer: Newcomer<'_>) -> Listed {
-        let Newcomer { id, user, transport, now_ms, user_agent, claims, seat } = newcomer;
+        let Newcomer {
+            id,
+            user,
+            transport,
+            now_ms,
+            user_agent,
+            claims,
+            seat,
+        } = newcomer;
         let connection = Arc::new(Connection {
             id: id.clone(),
             user,
@@ -118,9 +131,20 @@ impl Connections {
             written_seq: AtomicU64::new(0),
         });
         self.by_id.insert(id, Arc::clone(&connection));
-        self.metrics.connects.get_or_create(&Transport { transport }).inc();
-        self.metrics.subscribers.get_or_create(&Transport { transport }).inc();
-        Listed { connection, connections: Arc::clone(self), ended: "client", _seat: seat }
+        self.metrics
+            .connects
+            .get_or_create(&Transport { transport })
+            .inc();
+        self.metrics
+            .subscribers
+            .get_or_create(&Transport { transport })
+            .inc();
+        Listed {
+            connection,
+            connections: Arc::clone(self),
+            ended: "client",
+            _seat: seat,
+        }
     }
 
     pub fn find(&self, id: &ConnId) -> Option<Arc<Connection>> {
@@ -129,8 +153,12 @@ impl Connections {
 
     /// Prolongs an open stream by a newer token of the same user.
     pub fn prolong(&self, connection: &Connection, claims: &Claims) {
-        connection.expires_ms.store(claims.expires_ms, Ordering::Relaxed);
-        connection.issued_ms.store(claims.issued_ms.unwrap_or(0), Ordering::Relaxed);
+        connection
+            .expires_ms
+            .store(claims.expires_ms, Ordering::Relaxed);
+        connection
+            .issued_ms
+            .store(claims.issued_ms.unwrap_or(0), Ordering::Relaxed);
         *connection.jti.lock() = claims.jti.as_deref().map(Into::into);
         self.wakes.wake(connection.user);
     }
@@ -138,13 +166,16 @@ impl Connections {
     /// Ends the user's streams whose token was issued before.
     pub fn revoke_user(&self, user: UserNo, issued_before_ms: UnixMs) {
         self.end(REVOKED, |connection| {
-            connection.user == user && connection.issued_ms.load(Ordering::Relaxed) <= issued_before_ms
+            connection.user == user
+                && connection.issued_ms.load(Ordering::Relaxed) <= issued_before_ms
         });
     }
 
     /// Ends the streams that one token opened.
     pub fn revoke_token(&self, jti: &str) {
-        self.end(REVOKED, |connection| connection.jti.lock().as_deref() == Some(jti));
+        self.end(REVOKED, |connection| {
+            connection.jti.lock().as_deref() == Some(jti)
+        });
     }
 
     /// Ends one stream by its id. Tells whether it was open.
@@ -202,7 +233,16 @@ impl Drop for Listed {
         self.connections.by_id.remove(&self.connection.id);
         let transport = self.connection.transport;
         let metrics = &self.connections.metrics;
-        metrics.subscribers.get_or_create(&Transport { transport }).dec();
-        metrics.disconnects.get_or_create(&Ended { transport, reason: self.ended }).inc();
+        metrics
+            .subscribers
+            .get_or_create(&Transport { transport })
+            .dec();
+        metrics
+            .disconnects
+            .get_or_create(&Ended {
+                transport,
+                reason: self.ended,
+            })
+            .inc();
     }
 }

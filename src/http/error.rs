@@ -1,15 +1,13 @@
 //! What a refused request is told: RFC 9457 problem details with a stable code.
 //!
 //! Promises: every refusal has a status, a code and a public sentence; causes and secrets stay in the log. The body is
-//! written by `finish`, which knows the request's id, so that it is the same wherever the refusal came from.
+//! written by `rendered`, which knows the request's id, so that it is the same wherever the refusal came from.
 
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, Response, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::IntoResponse;
 use serde::Serialize;
 
@@ -65,7 +63,11 @@ impl Problem {
 
     /// No reason is given away: not whether the token was missing, wrong, old or revoked.
     pub fn unauthorized() -> Problem {
-        Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a valid token is needed")
+        Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "a valid token is needed",
+        )
     }
 
     pub fn forbidden(message: impl Into<String>) -> Problem {
@@ -83,7 +85,8 @@ impl Problem {
 
     pub fn draining() -> Problem {
         let message = "the server is about to stop: try again in a moment";
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message).retry_after(Duration::from_secs(2))
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message)
+            .retry_after(Duration::from_secs(2))
     }
 
     pub fn retry_after(mut self, after: Duration) -> Problem {
@@ -116,11 +119,15 @@ impl IntoResponse for Problem {
         *response.status_mut() = self.status();
         if let Some(after) = self.retry_after {
             let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == 401 {
             let bearer = HeaderValue::from_static("Bearer");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, bearer);
         }
         response.extensions_mut().insert(self);
         response
@@ -137,7 +144,8 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Problem {
         match error {
             StoreError::DiskFull => {
-                let message = "the server's disk is nearly full: nothing was stored, reading goes on";
+                let message =
+                    "the server's disk is nearly full: nothing was stored, reading goes on";
                 Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", message)
                     .retry_after(Duration::from_secs(10))
             }
@@ -155,7 +163,11 @@ impl From<PublishError> for Problem {
         match error {
             PublishError::Mismatch => {
                 let message = "this id or Idempotency-Key was used before with another body";
-                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch", message)
+                Problem::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "idempotency_mismatch",
+                    message,
+                )
             }
             PublishError::Store(error) => error.into(),
         }
@@ -176,10 +188,8 @@ pub fn too_large() -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
 }
 
-/// Writes the bodies of refusals, also of those that the router made (404, 405 and the like).
-pub async fn finish(request: Request, next: Next) -> axum::response::Response {
-    let request_id = request.headers().get(REQUEST_ID).cloned();
-    let response = next.run(request).await;
+/// Writes the body of a refusal, also of one that the router made (404, 405 and the like).
+pub fn rendered(response: axum::response::Response, request_id: &str) -> axum::response::Response {
     let status = response.status();
     let is_bare = (status.is_client_error() || status.is_server_error())
         && !response.headers().contains_key(header::CONTENT_TYPE);
@@ -187,15 +197,17 @@ pub async fn finish(request: Request, next: Next) -> axum::response::Response {
     let Some(mut problem) = known.or_else(|| is_bare.then(|| of_status(status))) else {
         return response;
     };
-    problem.request_id = request_id
-        .and_then(|id| id.to_str().ok().map(str::to_owned))
-        .unwrap_or_default();
+    problem.request_id = request_id.to_owned();
     let (mut parts, _) = response.into_parts();
     let body = problem.to_json();
     let json = HeaderValue::from_static("application/problem+json");
     parts.headers.insert(header::CONTENT_TYPE, json);
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    parts.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    parts
+        .headers
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    parts
+        .headers
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     parts.extensions.insert(problem);
     Response::from_parts(parts, Body::from(body))
 }
@@ -203,14 +215,24 @@ pub async fn finish(request: Request, next: Next) -> axum::response::Response {
 fn of_status(status: StatusCode) -> Problem {
     match status {
         StatusCode::NOT_FOUND => Problem::not_found(),
-        StatusCode::METHOD_NOT_ALLOWED => {
-            Problem::new(status, "method_not_allowed", "this path does not know this method; see Allow")
-        }
+        StatusCode::METHOD_NOT_ALLOWED => Problem::new(
+            status,
+            "method_not_allowed",
+            "this path does not know this method; see Allow",
+        ),
         StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-            Problem::new(status, "unsupported_media_type", "this path does not read this Content-Type")
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(
+            status,
+            "unsupported_media_type",
+            "this path does not read this Content-Type",
+        ),
+        _ if status.is_client_error() => {
+            Problem::new(status, "bad_request", "the request is malformed")
         }
-        _ if status.is_client_error() => Problem::new(status, "bad_request", "the request is malformed"),
-        _ => Problem::new(status, "internal_error", "the server could not answer; its log says why"),
+        _ => Problem::new(
+            status,
+            "internal_error",
+            "the server could not answer; its log says why",
+        ),
     }
 }

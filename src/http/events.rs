@@ -76,27 +76,46 @@ pub async fn read(State(app): State<Arc<App>>, mut parts: Parts) -> axum::respon
         Ok(response) => response,
         Err(Refusal::RevokedUser) if is_event_source => StatusCode::NO_CONTENT.into_response(),
         Err(Refusal::Problem(problem)) if is_event_source && problem.is_passing() => {
-            app.metrics.refusals.get_or_create(&crate::metrics::Refusal { code: problem.code }).inc();
+            app.metrics
+                .refusals
+                .get_or_create(&crate::metrics::Refusal { code: problem.code })
+                .inc();
             refused_stream(&app, &problem)
         }
         Err(refusal) => Problem::from(refusal).into_response(),
     }
 }
 
-async fn answer(app: &Arc<App>, parts: &Parts, query: ReadQuery) -> Result<axum::response::Response, Refusal> {
+async fn answer(
+    app: &Arc<App>,
+    parts: &Parts,
+    query: ReadQuery,
+) -> Result<axum::response::Response, Refusal> {
     let form = form(&parts.headers, &query.format)?;
     let caller = admit(app, parts, &query).await?;
     let response = match form {
         Form::Page => poll::page(app, caller, &parts.headers, &query).await?,
         Form::Lines => {
-            let layout = Layout::Lines { has_control: !is_off(&query.control) };
+            let layout = Layout::Lines {
+                has_control: !is_off(&query.control),
+            };
             let opening = opening("ndjson", &parts.headers, &query)?;
-            streaming(stream::open(app, caller, opening).await?, layout, "application/x-ndjson")
+            streaming(
+                stream::open(app, caller, opening).await?,
+                layout,
+                "application/x-ndjson",
+            )
         }
         Form::Sse => {
-            let layout = Layout::Sse { is_named: flag("named", &query.named)? };
+            let layout = Layout::Sse {
+                is_named: flag("named", &query.named)?,
+            };
             let opening = opening("sse", &parts.headers, &query)?;
-            streaming(stream::open(app, caller, opening).await?, layout, "text/event-stream")
+            streaming(
+                stream::open(app, caller, opening).await?,
+                layout,
+                "text/event-stream",
+            )
         }
     };
     Ok(response)
@@ -110,7 +129,14 @@ async fn admit(app: &App, parts: &Parts, query: &ReadQuery) -> Result<Caller, Re
         query_token: query_token.as_deref(),
         subprotocol_token: None,
     };
-    caller::identify(app, &parts.headers, caller::peer(parts), &credentials, CookieRule::Plain).await
+    caller::identify(
+        app,
+        &parts.headers,
+        caller::peer(parts),
+        &credentials,
+        CookieRule::Plain,
+    )
+    .await
 }
 
 fn form(headers: &HeaderMap, format: &str) -> Result<Form, Problem> {
@@ -119,7 +145,12 @@ fn form(headers: &HeaderMap, format: &str) -> Result<Form, Problem> {
         "ndjson" => return Ok(Form::Lines),
         "json" => return Ok(Form::Page),
         "" => {}
-        _ => return Err(Problem::bad_request("invalid_format", "format is sse, ndjson or json")),
+        _ => {
+            return Err(Problem::bad_request(
+                "invalid_format",
+                "format is sse, ndjson or json",
+            ));
+        }
     }
     let is_anything = !headers.contains_key(header::ACCEPT) || accepts(headers, "*/*");
     let forms = [
@@ -127,20 +158,32 @@ fn form(headers: &HeaderMap, format: &str) -> Result<Form, Problem> {
         ("application/x-ndjson", Form::Lines),
         ("application/json", Form::Page),
     ];
-    let named = forms.into_iter().find(|(media_type, _)| accepts(headers, media_type));
+    let named = forms
+        .into_iter()
+        .find(|(media_type, _)| accepts(headers, media_type));
     match named {
         Some((_, form)) => Ok(form),
         None if is_anything => Ok(Form::Sse),
         None => {
-            let message = "events come as text/event-stream, application/x-ndjson or application/json";
-            Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", message))
+            let message =
+                "events come as text/event-stream, application/x-ndjson or application/json";
+            Err(Problem::new(
+                StatusCode::NOT_ACCEPTABLE,
+                "not_acceptable",
+                message,
+            ))
         }
     }
 }
 
 fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut named = values.flat_map(|value| value.split(',')).map(|item| item.split(';').next().unwrap_or(item));
+    let values = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut named = values
+        .flat_map(|value| value.split(','))
+        .map(|item| item.split(';').next().unwrap_or(item));
     named.any(|item| item.trim().eq_ignore_ascii_case(media_type))
 }
 
@@ -149,7 +192,10 @@ pub fn flag(name: &str, value: &str) -> Result<bool, Problem> {
     match value {
         "1" | "true" => Ok(true),
         "" | "0" | "false" => Ok(false),
-        _ => Err(Problem::bad_request("invalid_query", format!("{name} is 1 or 0"))),
+        _ => Err(Problem::bad_request(
+            "invalid_query",
+            format!("{name} is 1 or 0"),
+        )),
     }
 }
 
@@ -163,16 +209,30 @@ pub fn start(headers: &HeaderMap, query: &ReadQuery) -> Option<Start> {
     let mut ids = headers.get_all("last-event-id").iter();
     if let Some(id) = ids.next() {
         let text = String::from_utf8_lossy(id.as_bytes());
-        let text = if ids.next().is_some() { "two Last-Event-ID headers".into() } else { text };
+        let text = if ids.next().is_some() {
+            "two Last-Event-ID headers".into()
+        } else {
+            text
+        };
         if !text.trim().is_empty() {
             return text.trim().parse().ok();
         }
     }
-    let names = [&query.cursor, &query.last_event_id, &query.last_event_id_camel];
-    if let Some(text) = names.into_iter().map(|text| text.trim()).find(|text| !text.is_empty()) {
+    let names = [
+        &query.cursor,
+        &query.last_event_id,
+        &query.last_event_id_camel,
+    ];
+    if let Some(text) = names
+        .into_iter()
+        .map(|text| text.trim())
+        .find(|text| !text.is_empty())
+    {
         return text.parse().ok();
     }
-    Some(query.since.trim()).filter(|since| !since.is_empty()).map(Start::since)
+    Some(query.since.trim())
+        .filter(|since| !since.is_empty())
+        .map(Start::since)
 }
 
 /// What the query asks for, beside the form.
@@ -180,7 +240,12 @@ pub fn wish(start: Option<Start>, query: &ReadQuery) -> Result<Wish, Problem> {
     let on_gap = match query.on_gap.as_str() {
         "" | "head" => OnGap::Head,
         "earliest" => OnGap::Earliest,
-        _ => return Err(Problem::bad_request("invalid_query", "on_gap is head or earliest")),
+        _ => {
+            return Err(Problem::bad_request(
+                "invalid_query",
+                "on_gap is head or earliest",
+            ));
+        }
     };
     Ok(Wish {
         start: start.unwrap_or(Start::Now),
@@ -190,9 +255,16 @@ pub fn wish(start: Option<Start>, query: &ReadQuery) -> Result<Wish, Problem> {
     })
 }
 
-pub fn opening(transport: &'static str, headers: &HeaderMap, query: &ReadQuery) -> Result<Opening, Problem> {
+pub fn opening(
+    transport: &'static str,
+    headers: &HeaderMap,
+    query: &ReadQuery,
+) -> Result<Opening, Problem> {
     let start = start(headers, query);
-    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("");
+    let agent = headers
+        .get(header::USER_AGENT)
+        .and_then(|agent| agent.to_str().ok())
+        .unwrap_or("");
     Ok(Opening {
         transport,
         has_position: start.is_some(),
@@ -203,7 +275,11 @@ pub fn opening(transport: &'static str, headers: &HeaderMap, query: &ReadQuery) 
 }
 
 /// A response whose body is the stream's turns; the first leaves at once.
-fn streaming(mut stream: Stream, layout: Layout, content_type: &'static str) -> axum::response::Response {
+fn streaming(
+    mut stream: Stream,
+    layout: Layout,
+    content_type: &'static str,
+) -> axum::response::Response {
     let body = async_stream::stream! {
         loop {
             let mut frames = Frames::new(layout);
@@ -221,15 +297,22 @@ fn stream_response(body: Body, content_type: &'static str) -> axum::response::Re
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-store, no-transform"),
+    );
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 
 fn refused_stream(app: &App, problem: &Problem) -> axum::response::Response {
     let mut frame = BytesMut::new();
-    let retry_ms = app.random.between(*REFUSED_RETRY_MS.start(), *REFUSED_RETRY_MS.end());
-    let control = Control::Refused { problem: &problem.to_json() };
+    let retry_ms = app
+        .random
+        .between(*REFUSED_RETRY_MS.start(), *REFUSED_RETRY_MS.end());
+    let control = Control::Refused {
+        problem: &problem.to_json(),
+    };
     Layout::Sse { is_named: false }.control(&mut frame, &control, Some(retry_ms));
     stream_response(Body::from(frame.freeze()), "text/event-stream")
 }

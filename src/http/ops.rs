@@ -39,7 +39,10 @@ pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem>
         return Err(Problem::draining());
     }
     if app.store.is_full() {
-        return refused("disk_full", "the disk is nearly full: publishes are refused");
+        return refused(
+            "disk_full",
+            "the disk is nearly full: publishes are refused",
+        );
     }
     Ok("ready\n")
 }
@@ -49,10 +52,18 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     metrics.logs.set(i64::from(app.store.logs()));
     metrics.is_disk_full.set(i64::from(app.store.is_full()));
     let store = app.store.clone();
-    let disk_bytes = tokio::task::spawn_blocking(move || store.disk_bytes()).await.unwrap_or(0);
-    metrics.disk_bytes.set(i64::try_from(disk_bytes).unwrap_or(i64::MAX));
+    let disk_bytes = tokio::task::spawn_blocking(move || store.disk_bytes())
+        .await
+        .unwrap_or(0);
+    metrics
+        .disk_bytes
+        .set(i64::try_from(disk_bytes).unwrap_or(i64::MAX));
     let encoded = metrics.encode().map_err(|_| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the metrics could not be written")
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal_error",
+            "the metrics could not be written",
+        )
     })?;
     Ok(([(header::CONTENT_TYPE, OPENMETRICS)], encoded).into_response())
 }
@@ -83,7 +94,12 @@ pub async fn ack_of(
     cursor: &str,
     device: Option<Key>,
 ) -> Result<Position, Problem> {
-    let malformed = |_| Problem::bad_request("invalid_cursor", "cursor must be <epoch>-<seq>, as events carry it");
+    let malformed = |_| {
+        Problem::bad_request(
+            "invalid_cursor",
+            "cursor must be <epoch>-<seq>, as events carry it",
+        )
+    };
     let position: Position = cursor.parse().map_err(malformed)?;
     let acked = ack::ack(&app.store, user, device, position).await;
     acked.map_err(|error| match error {
@@ -95,7 +111,10 @@ pub async fn ack_of(
 /// `GET /v1/state`: everything a client shows, and the cursor from which it goes on.
 pub async fn state(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
     let user = app.store.log(caller.user()).await?;
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
     Ok((headers, snapshot(&app.store, user).json).into_response())
 }
 
@@ -120,17 +139,28 @@ pub async fn revoke(
     let now_ms = app.clock.wall_ms();
     match (request.user, request.jti) {
         (Some(user), None) => {
-            let before_ms = request.issued_before.map_or(Ok(now_ms), |time| read_time(&time))?;
-            app.revocations.revoke_user(&app.store, &user, before_ms).await?;
+            let before_ms = request
+                .issued_before
+                .map_or(Ok(now_ms), |time| read_time(&time))?;
+            app.revocations
+                .revoke_user(&app.store, &user, before_ms)
+                .await?;
             if let Some(user) = app.store.find(&user) {
                 app.connections.revoke_user(user, before_ms);
             }
         }
         (None, Some(jti)) if (1..=256).contains(&jti.len()) => {
-            app.revocations.revoke_token(&app.store, &jti, now_ms).await?;
+            app.revocations
+                .revoke_token(&app.store, &jti, now_ms)
+                .await?;
             app.connections.revoke_token(&jti);
         }
-        _ => return Err(Problem::bad_request("invalid_revocation", "name either user or jti")),
+        _ => {
+            return Err(Problem::bad_request(
+                "invalid_revocation",
+                "name either user or jti",
+            ));
+        }
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -144,9 +174,18 @@ fn read_time(value: &Value) -> Result<u64, Problem> {
         Value::Number(number) => number.as_u64(),
         _ => None,
     };
-    let refused = || Problem::bad_request("invalid_revocation", "issued_before is RFC 3339 or Unix seconds or milliseconds");
+    let refused = || {
+        Problem::bad_request(
+            "invalid_revocation",
+            "issued_before is RFC 3339 or Unix seconds or milliseconds",
+        )
+    };
     let time = time.ok_or_else(refused)?;
-    Ok(if time < SECONDS_BELOW { time * 1_000 } else { time })
+    Ok(if time < SECONDS_BELOW {
+        time * 1_000
+    } else {
+        time
+    })
 }
 
 /// `DELETE /v1/admin/connections/{conn}`: ends one stream.

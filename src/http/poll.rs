@@ -38,12 +38,16 @@ pub async fn page(
 ) -> Result<axum::response::Response, Problem> {
     let start = start(headers, query);
     if let Some(Start::Malformed(text)) = &start {
-        let message = format!("{text:?} is no position: a cursor, a seq, start, now, -N, or a time in since");
+        let message =
+            format!("{text:?} is no position: a cursor, a seq, start, now, -N, or a time in since");
         return Err(Problem::bad_request("invalid_cursor", message));
     }
     let (wait, bounds) = (wait(query, start.is_some())?, bounds(query)?);
     let opening = opening("poll", headers, query)?;
-    let seat = app.limits.connect(caller.user()).map_err(|full| stream::too_many(&full))?;
+    let seat = app
+        .limits
+        .connect(caller.user())
+        .map_err(|full| stream::too_many(&full))?;
     let user = app.store.log(caller.user()).await?;
     let subscriber = app.wakes.subscribe(user);
     let wished = opening.wish.start.clone();
@@ -52,7 +56,11 @@ pub async fn page(
     let listed = Connections::list(
         &app.connections,
         Newcomer {
-            id: app.random.hex(8).parse().expect("hexadecimal digits are plain"),
+            id: app
+                .random
+                .hex(8)
+                .parse()
+                .expect("hexadecimal digits are plain"),
             user,
             transport: "poll",
             now_ms: app.clock.now_ms(),
@@ -65,18 +73,30 @@ pub async fn page(
     let mut page = PollPage::default();
     while page.is_empty() && listed.closing().is_none() {
         let delivery = cursor.next(bounds, deadline).await?;
-        if !write(app, &cursor, &mut page, delivery) && (wait.is_zero() || Instant::now() >= deadline) {
+        if !write(app, &cursor, &mut page, delivery)
+            && (wait.is_zero() || Instant::now() >= deadline)
+        {
             break;
         }
     }
     let is_ending = listed.closing().is_some();
     let poll_after_ms = match is_ending {
-        true => app.random.between(*DRAIN_RETRY_MS.start(), *DRAIN_RETRY_MS.end()),
+        true => app
+            .random
+            .between(*DRAIN_RETRY_MS.start(), *DRAIN_RETRY_MS.end()),
         false => 0,
     };
     let (position, head) = (cursor.position(), cursor.head());
     let is_more = position.seq < head.seq;
-    Ok(response(page.into_json(PollEnd { position, head, is_more, poll_after_ms }).freeze()))
+    Ok(response(
+        page.into_json(PollEnd {
+            position,
+            head,
+            is_more,
+            poll_after_ms,
+        })
+        .freeze(),
+    ))
 }
 
 /// Adds one delivery to the page. Tells whether it may be the last: pings and the like do not count.
@@ -85,9 +105,18 @@ fn write(app: &App, cursor: &Cursor, page: &mut PollPage, delivery: Delivery) ->
         Delivery::Events(events) => {
             let epoch = cursor.position().epoch;
             for entry in &events {
-                page.event(Position { epoch, seq: entry.seq }, &entry.event);
+                page.event(
+                    Position {
+                        epoch,
+                        seq: entry.seq,
+                    },
+                    &entry.event,
+                );
             }
-            app.metrics.delivered.get_or_create(&Transport { transport: "poll" }).inc_by(events.len() as u64);
+            app.metrics
+                .delivered
+                .get_or_create(&Transport { transport: "poll" })
+                .inc_by(events.len() as u64);
             true
         }
         Delivery::Signals(signals) => {
@@ -126,13 +155,19 @@ fn bounds(query: &ReadQuery) -> Result<PageBounds, Problem> {
             .filter(|limit| (1..=LIMIT_MAX).contains(limit))
             .ok_or_else(|| Problem::bad_request("invalid_query", "limit is 1 to 1000"))?,
     };
-    Ok(PageBounds { bytes: PAGE_BYTES, events })
+    Ok(PageBounds {
+        bytes: PAGE_BYTES,
+        events,
+    })
 }
 
 fn response(json: bytes::Bytes) -> axum::response::Response {
     let mut response = Response::new(Body::from(json));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -18,7 +18,9 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::event::{Actor, ConnId, Draft, Event, EventId, EventType, Invalid, Json, Key, Signal, Topic, UserId};
+use crate::event::{
+    Actor, ConnId, Draft, Event, EventId, EventType, Invalid, Json, Key, Signal, Topic, UserId,
+};
 use crate::http::caller::Caller;
 use crate::http::error::{ItemError, Problem};
 use crate::http::state::App;
@@ -76,7 +78,12 @@ struct Batch<'a> {
 /// One item, checked: it goes into logs, or to open connections only.
 enum Checked {
     Durable(Publication),
-    Ephemeral { to: Audience, id: EventId, time_ms: u64, signal: Box<Signal> },
+    Ephemeral {
+        to: Audience,
+        id: EventId,
+        time_ms: u64,
+        signal: Box<Signal>,
+    },
 }
 
 /// What all items of a request have in common.
@@ -106,7 +113,9 @@ pub async fn publish(
         "application/x-ndjson" => request.lines(text).await,
         _ => Err(unsupported("application/json or application/x-ndjson")),
     };
-    app.metrics.publish_seconds.observe(started.elapsed().as_secs_f64());
+    app.metrics
+        .publish_seconds
+        .observe(started.elapsed().as_secs_f64());
     response
 }
 
@@ -116,12 +125,19 @@ fn not_utf8() -> Problem {
 
 fn unsupported(wanted: &str) -> Problem {
     let message = format!("the body must be {wanted}; say so in Content-Type");
-    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+    Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        message,
+    )
 }
 
 /// The media type without its parameters.
 pub fn media_type(headers: &HeaderMap) -> &str {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
     value.split(';').next().unwrap_or("").trim()
 }
 
@@ -129,25 +145,43 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
     let Some(value) = headers.get("idempotency-key") else {
         return Ok(None);
     };
-    let refused = || Problem::bad_request("invalid_key", "Idempotency-Key must be 1 to 128 printable characters");
+    let refused = || {
+        Problem::bad_request(
+            "invalid_key",
+            "Idempotency-Key must be 1 to 128 printable characters",
+        )
+    };
     let text = value.to_str().map_err(|_| refused())?;
-    text.trim_matches('"').parse().map(Some).map_err(|_| refused())
+    text.trim_matches('"')
+        .parse()
+        .map(Some)
+        .map_err(|_| refused())
 }
 
 fn invalid_json(error: &serde_json::Error) -> Problem {
     // A fault that a field's own rule told keeps its words; serde adds where it is.
-    Problem::bad_request("invalid_json", format!("the body is not what this call takes: {error}"))
+    Problem::bad_request(
+        "invalid_json",
+        format!("the body is not what this call takes: {error}"),
+    )
 }
 
 impl Request<'_> {
     async fn json(&self, text: &str) -> Result<axum::response::Response, Problem> {
         if is_batch(text) {
-            let batch: Batch<'_> = serde_json::from_str(text).map_err(|error| invalid_json(&error))?;
+            let batch: Batch<'_> =
+                serde_json::from_str(text).map_err(|error| invalid_json(&error))?;
             return match batch.events.len() {
                 0 => Err(Problem::bad_request("empty_batch", "events is empty")),
                 1..=BATCH_EVENTS_MAX if batch.atomic => self.together(&batch.events).await,
-                1..=BATCH_EVENTS_MAX => self.each(batch.events.iter().map(|item| item.get())).await,
-                _ => Err(Problem::bad_request("too_many_events", "a batch holds at most 500 events")),
+                1..=BATCH_EVENTS_MAX => {
+                    let items: Vec<&str> = batch.events.iter().map(|item| item.get()).collect();
+                    self.each(&items).await
+                }
+                _ => Err(Problem::bad_request(
+                    "too_many_events",
+                    "a batch holds at most 500 events",
+                )),
             };
         }
         self.pace(1)?;
@@ -157,31 +191,51 @@ impl Request<'_> {
     }
 
     async fn lines(&self, text: &str) -> Result<axum::response::Response, Problem> {
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .collect();
         match lines.is_empty() {
-            true => Err(Problem::bad_request("empty_batch", "the body holds no line")),
-            false => self.each(lines.into_iter()).await,
+            true => Err(Problem::bad_request(
+                "empty_batch",
+                "the body holds no line",
+            )),
+            false => self.each(&lines).await,
         }
     }
 
     fn pace(&self, events: usize) -> Result<(), Problem> {
-        let events = u32::try_from(events).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-        self.app.limits.publish(events).map_err(Problem::rate_limited)
+        let events = u32::try_from(events)
+            .ok()
+            .and_then(NonZeroU32::new)
+            .unwrap_or(NonZeroU32::MIN);
+        self.app
+            .limits
+            .publish(events)
+            .map_err(Problem::rate_limited)
     }
 
     /// One result or error for each item; the commits of many share a sync.
-    async fn each<'t>(&self, items: impl ExactSizeIterator<Item = &'t str>) -> Result<axum::response::Response, Problem> {
+    async fn each(&self, items: &[&str]) -> Result<axum::response::Response, Problem> {
         use futures_util::StreamExt;
         self.pace(items.len())?;
-        let sent = items.enumerate().map(|(index, item)| async move {
-            let receipt = match self.check(item, Some(index)) {
-                Ok(checked) => self.send(checked).await,
-                Err(problem) => Err(problem),
-            };
-            receipt.map_or_else(|problem| refused(&problem), |receipt| told(&receipt))
-        });
-        let results: Vec<Value> = futures_util::stream::iter(sent).buffered(UNDER_WAY).collect().await;
+        let mut sent = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            sent.push(self.one(index, item));
+        }
+        let results: Vec<Value> = futures_util::stream::iter(sent)
+            .buffered(UNDER_WAY)
+            .collect()
+            .await;
         Ok(JsonBody(json!({ "results": results })).into_response())
+    }
+
+    async fn one(&self, index: usize, item: &str) -> Value {
+        let receipt = match self.check(item, Some(index)) {
+            Ok(checked) => self.send(checked).await,
+            Err(problem) => Err(problem),
+        };
+        receipt.map_or_else(|problem| refused(&problem), |receipt| told(&receipt))
     }
 
     /// All items or none.
@@ -194,13 +248,24 @@ impl Request<'_> {
                 Ok(Checked::Durable(publication)) => publications.push(publication),
                 Ok(Checked::Ephemeral { .. }) => {
                     let message = "an ephemeral event cannot be part of an atomic batch".to_owned();
-                    errors.push(ItemError { index, code: "invalid_event", message });
+                    errors.push(ItemError {
+                        index,
+                        code: "invalid_event",
+                        message,
+                    });
                 }
-                Err(problem) => errors.push(ItemError { index, code: problem.code, message: problem.message }),
+                Err(problem) => errors.push(ItemError {
+                    index,
+                    code: problem.code,
+                    message: problem.message,
+                }),
             }
         }
         if !errors.is_empty() {
-            let problem = Problem::bad_request("invalid_batch", "nothing was stored: some events are at fault");
+            let problem = Problem::bad_request(
+                "invalid_batch",
+                "nothing was stored: some events are at fault",
+            );
             return Err(problem.with_errors(errors));
         }
         match publish::publish_together(&self.app.store, publications).await {
@@ -210,7 +275,11 @@ impl Request<'_> {
             }
             Err(BatchError { index, error }) => {
                 let problem = Problem::from(error);
-                let fault = |index| ItemError { index, code: problem.code, message: problem.message.clone() };
+                let fault = |index| ItemError {
+                    index,
+                    code: problem.code,
+                    message: problem.message.clone(),
+                };
                 let errors = index.map(fault).into_iter().collect();
                 Err(problem.clone().with_errors(errors))
             }
@@ -225,10 +294,18 @@ impl Request<'_> {
             (None, Audience::Topic(topic)) => Some(topic.clone()),
             (None, _) => None,
         };
-        let data = item.data.map(Json::checked).transpose()?.unwrap_or_else(Json::null);
+        let data = item
+            .data
+            .map(Json::checked)
+            .transpose()?
+            .unwrap_or_else(Json::null);
         if data.as_str().len() > self.app.config.limits.event_bytes {
             let message = "the data of an event is larger than limits.event_bytes";
-            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "event_too_large", message));
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "event_too_large",
+                message,
+            ));
         }
         let time_ms = self.app.clock.now_ms();
         let given: Option<EventId> = item.id.as_deref().map(str::parse).transpose()?;
@@ -239,15 +316,28 @@ impl Request<'_> {
             topic,
             actor: item.actor,
             data,
-            exclude_conn: item.exclude_conn.as_deref().map(str::parse::<ConnId>).transpose()?,
+            exclude_conn: item
+                .exclude_conn
+                .as_deref()
+                .map(str::parse::<ConnId>)
+                .transpose()?,
         };
         let collapse_key: Option<Key> = item.collapse_key.as_deref().map(str::parse).transpose()?;
         if item.ephemeral {
             let signal = Box::new(Signal::of(&draft, collapse_key.as_ref(), ttl_ms(item.ttl)?));
-            return Ok(Checked::Ephemeral { to, id: draft.id, time_ms, signal });
+            return Ok(Checked::Ephemeral {
+                to,
+                id: draft.id,
+                time_ms,
+                signal,
+            });
         }
         if item.ttl.is_some() {
-            return Err(Invalid::new("invalid_event", "ttl is for ephemeral events; logs have their retention").into());
+            return Err(Invalid::new(
+                "invalid_event",
+                "ttl is for ephemeral events; logs have their retention",
+            )
+            .into());
         }
         let fingerprint = fingerprint(&draft, &to, given.as_ref(), collapse_key.as_ref());
         Ok(Checked::Durable(Publication {
@@ -266,11 +356,13 @@ impl Request<'_> {
                 return Err(Problem::bad_request("no_recipient", "users is empty"));
             }
             To::Users(users) if users.len() > self.app.config.limits.recipients => {
-                let message = "more users than limits.recipients; a topic can have any number of subscribers";
+                let message =
+                    "more users than limits.recipients; a topic can have any number of subscribers";
                 return Err(Problem::bad_request("too_many_recipients", message));
             }
             To::Users(users) => {
-                let users: Result<Vec<UserId>, Invalid> = users.iter().map(|user| user.parse()).collect();
+                let users: Result<Vec<UserId>, Invalid> =
+                    users.iter().map(|user| user.parse()).collect();
                 Audience::Users(users?)
             }
         })
@@ -281,7 +373,12 @@ impl Request<'_> {
         let of_id = id.map(|id| keys::hash(&[b"id", id.as_str().as_bytes()]));
         let place = index.map_or(String::new(), |index| index.to_string());
         let of_key = self.idempotency_key.as_ref().map(|key| {
-            let parts = [b"key".as_slice(), self.caller.as_str().as_bytes(), key.as_str().as_bytes(), place.as_bytes()];
+            let parts = [
+                b"key".as_slice(),
+                self.caller.as_str().as_bytes(),
+                key.as_str().as_bytes(),
+                place.as_bytes(),
+            ];
             keys::hash(&parts)
         });
         of_id.into_iter().chain(of_key).collect()
@@ -296,10 +393,22 @@ impl Request<'_> {
                 }
                 Ok(receipt)
             }
-            Checked::Ephemeral { to, id, time_ms, signal } => {
-                let recipients = publish::signal(&self.app.store, &self.app.wakes, &to, *signal).await?;
+            Checked::Ephemeral {
+                to,
+                id,
+                time_ms,
+                signal,
+            } => {
+                let recipients =
+                    publish::signal(&self.app.store, &self.app.wakes, &to, *signal).await?;
                 self.app.metrics.signals.inc();
-                Ok(Receipt { id, time_ms, recipients, is_duplicate: false, position: None })
+                Ok(Receipt {
+                    id,
+                    time_ms,
+                    recipients,
+                    is_duplicate: false,
+                    position: None,
+                })
             }
         }
     }
@@ -312,7 +421,8 @@ fn is_batch(text: &str) -> bool {
         #[serde(borrow)]
         events: Option<&'a RawValue>,
     }
-    text.contains("\"events\"") && serde_json::from_str::<Look<'_>>(text).is_ok_and(|look| look.events.is_some())
+    text.contains("\"events\"")
+        && serde_json::from_str::<Look<'_>>(text).is_ok_and(|look| look.events.is_some())
 }
 
 fn new_id(app: &App, time_ms: u64) -> EventId {
@@ -320,19 +430,32 @@ fn new_id(app: &App, time_ms: u64) -> EventId {
     if crate::store::committer::is_mutant("mutant_id_from_clock") {
         return format!("{time_ms}").parse().expect("digits are plain");
     }
-    app.random.uuid_v7(time_ms).parse().expect("a UUID is plain")
+    app.random
+        .uuid_v7(time_ms)
+        .parse()
+        .expect("a UUID is plain")
 }
 
 fn ttl_ms(ttl: Option<f64>) -> Result<Option<u64>, Invalid> {
     match ttl {
         None => Ok(None),
-        Some(seconds) if seconds > 0.0 && seconds <= TTL_SECONDS_MAX => Ok(Some((seconds * 1_000.0).ceil() as u64)),
-        Some(_) => Err(Invalid::new("invalid_ttl", "ttl is a number of seconds, more than 0 and at most 86400")),
+        Some(seconds) if seconds > 0.0 && seconds <= TTL_SECONDS_MAX => {
+            Ok(Some((seconds * 1_000.0).ceil() as u64))
+        }
+        Some(_) => Err(Invalid::new(
+            "invalid_ttl",
+            "ttl is a number of seconds, more than 0 and at most 86400",
+        )),
     }
 }
 
 /// Everything that a repeat must have in common with the first; not the time, nor an id that the server made.
-fn fingerprint(draft: &Draft, to: &Audience, id: Option<&EventId>, collapse_key: Option<&Key>) -> [u8; 16] {
+fn fingerprint(
+    draft: &Draft,
+    to: &Audience,
+    id: Option<&EventId>,
+    collapse_key: Option<&Key>,
+) -> [u8; 16] {
     let names = match to {
         Audience::User(user) => format!("user {user}"),
         Audience::Topic(topic) => format!("topic {topic}"),
@@ -343,7 +466,10 @@ fn fingerprint(draft: &Draft, to: &Audience, id: Option<&EventId>, collapse_key:
             format!("users {}", names.join(" "))
         }
     };
-    let actor = draft.actor.as_ref().map(|actor| serde_json::to_string(actor).unwrap_or_default());
+    let actor = draft
+        .actor
+        .as_ref()
+        .map(|actor| serde_json::to_string(actor).unwrap_or_default());
     keys::hash(&[
         names.as_bytes(),
         id.map_or("", EventId::as_str).as_bytes(),
@@ -352,7 +478,11 @@ fn fingerprint(draft: &Draft, to: &Audience, id: Option<&EventId>, collapse_key:
         actor.unwrap_or_default().as_bytes(),
         draft.data.as_str().as_bytes(),
         collapse_key.map_or("", Key::as_str).as_bytes(),
-        draft.exclude_conn.as_ref().map_or("", ConnId::as_str).as_bytes(),
+        draft
+            .exclude_conn
+            .as_ref()
+            .map_or("", ConnId::as_str)
+            .as_bytes(),
     ])
 }
 
@@ -414,7 +544,11 @@ pub async fn notify(
         "text/plain" | "application/x-www-form-urlencoded" | "" => Notice::of_text(text),
         _ => return Err(unsupported("text/plain or application/json")),
     };
-    let request = Request { app: &app, caller: caller.user(), idempotency_key: idempotency_key(&headers)? };
+    let request = Request {
+        app: &app,
+        caller: caller.user(),
+        idempotency_key: idempotency_key(&headers)?,
+    };
     request.pace(1)?;
     let publication = notice.publication(&request, user)?;
     let receipt = request.send(Checked::Durable(publication)).await?;
@@ -424,7 +558,14 @@ pub async fn notify(
 impl<'a> Notice<'a> {
     fn of_text(text: &'a str) -> Notice<'a> {
         let body = Cow::Borrowed(text.trim_end_matches(['\r', '\n']));
-        Notice { kind: KIND_OF_TEXT.into(), title: None, body, link: None, actor: None, data: None }
+        Notice {
+            kind: KIND_OF_TEXT.into(),
+            title: None,
+            body,
+            link: None,
+            actor: None,
+            data: None,
+        }
     }
 
     fn publication(&self, request: &Request<'_>, user: UserId) -> Result<Publication, Problem> {
@@ -439,7 +580,8 @@ impl<'a> Notice<'a> {
         let mut notification = notification;
         let with_id = |notification: &mut Value, id: &str| notification["id"] = id.into();
         if let Some(data) = &data {
-            notification["data"] = serde_json::from_str(data.as_str()).map_err(|error| invalid_json(&error))?;
+            notification["data"] =
+                serde_json::from_str(data.as_str()).map_err(|error| invalid_json(&error))?;
         }
         // A repeat has another id of its own, so the fingerprint is taken without it.
         let mut draft = Draft {
@@ -453,18 +595,28 @@ impl<'a> Notice<'a> {
         };
         if draft.data.as_str().len() > request.app.config.limits.event_bytes {
             let message = "the notification is larger than limits.event_bytes";
-            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "event_too_large", message));
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "event_too_large",
+                message,
+            ));
         }
         let to = Audience::User(user);
         let fingerprint = fingerprint(&draft, &to, None, None);
         with_id(&mut notification, id.as_str());
         draft.data = Json::of(&notification);
-        Ok(Publication { event: Event::of(&draft), keys: request.keys(None, None), to, fingerprint })
+        Ok(Publication {
+            event: Event::of(&draft),
+            keys: request.keys(None, None),
+            to,
+            fingerprint,
+        })
     }
 
     fn check(&self) -> Result<(), Invalid> {
         let refused = |message: &str| Err(Invalid::new("invalid_notification", message));
-        let is_kind = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+        let is_kind =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
         if !(1..=32).contains(&self.kind.len()) || !self.kind.bytes().all(is_kind) {
             return refused("kind must be 1 to 32 characters of a-z 0-9 _ -");
         }
@@ -474,7 +626,11 @@ impl<'a> Notice<'a> {
         if self.body.chars().count() > BODY_CHARS_MAX {
             return refused("body is at most 8000 characters");
         }
-        if self.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_CHARS_MAX) {
+        if self
+            .title
+            .as_ref()
+            .is_some_and(|title| title.chars().count() > TITLE_CHARS_MAX)
+        {
             return refused("title is at most 200 characters");
         }
         match &self.link {

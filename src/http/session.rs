@@ -40,31 +40,41 @@ pub async fn create(State(app): State<Arc<App>>, mut parts: Parts) -> Result<Res
         "{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={left_seconds}{}",
         secure(&parts)
     );
-    let told = json!({ "user": caller.user().as_str(), "expires": rfc3339(caller.claims.expires_ms) });
+    let told =
+        json!({ "user": caller.user().as_str(), "expires": rfc3339(caller.claims.expires_ms) });
     with_cookie(JsonBody(told).into_response(), &cookie)
 }
 
 /// `DELETE /v1/session`: the browser forgets the cookie.
 pub async fn remove(parts: Parts) -> Result<Response, Problem> {
-    let cookie = format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0{}", secure(&parts));
+    let cookie = format!(
+        "{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0{}",
+        secure(&parts)
+    );
     with_cookie(StatusCode::NO_CONTENT.into_response(), &cookie)
 }
 
 fn with_cookie(mut response: Response, cookie: &str) -> Result<Response, Problem> {
     let value = HeaderValue::from_str(cookie).map_err(|_| Problem::unauthorized())?;
     response.headers_mut().insert(header::SET_COOKIE, value);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
 /// `; Secure`, unless the browser speaks plain HTTP to the machine it runs on.
 fn secure(parts: &Parts) -> &'static str {
-    let is_local = peer(parts).ip().to_canonical().is_loopback() && is_loopback_host(&parts.headers);
+    let is_local =
+        peer(parts).ip().to_canonical().is_loopback() && is_loopback_host(&parts.headers);
     if is_local { "" } else { "; Secure" }
 }
 
 fn is_loopback_host(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("");
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     name == "localhost" || name == "[::1]" || name.starts_with("127.")
 }
@@ -83,24 +93,38 @@ pub async fn refresh(
 ) -> Result<JsonBody<serde_json::Value>, Problem> {
     let connection = app.connections.find(&refresh.conn);
     // A stream of someone else is not told apart from one that does not exist.
-    let own = connection.filter(|connection| app.store.find(caller.user()) == Some(connection.user));
+    let own =
+        connection.filter(|connection| app.store.find(caller.user()) == Some(connection.user));
     let connection = own.ok_or_else(Problem::not_found)?;
     app.connections.prolong(&connection, &caller.claims);
-    Ok(JsonBody(json!({ "conn": refresh.conn.as_str(), "auth_expires": rfc3339(caller.claims.expires_ms) })))
+    Ok(JsonBody(
+        json!({ "conn": refresh.conn.as_str(), "auth_expires": rfc3339(caller.claims.expires_ms) }),
+    ))
 }
 
 /// `POST /v1/tickets`: a way to open a stream where no header can be sent.
 pub async fn ticket(
     State(app): State<Arc<App>>,
     caller: Caller,
-) -> Result<([(header::HeaderName, &'static str); 1], JsonBody<serde_json::Value>), Problem> {
-    let issued = app.tickets.issue(&app.store, &app.random, &caller.claims).await;
+) -> Result<
+    (
+        [(header::HeaderName, &'static str); 1],
+        JsonBody<serde_json::Value>,
+    ),
+    Problem,
+> {
+    let issued = app
+        .tickets
+        .issue(&app.store, &app.random, &caller.claims)
+        .await;
     let ticket = issued.map_err(|error| match error {
         IssueError::Store(error) => error.into(),
-        IssueError::TooMany(error) => {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_tickets", error.to_string())
-                .retry_after(std::time::Duration::from_millis(FIRST_USE_MS))
-        }
+        IssueError::TooMany(error) => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_tickets",
+            error.to_string(),
+        )
+        .retry_after(std::time::Duration::from_millis(FIRST_USE_MS)),
     })?;
     let body = json!({ "ticket": ticket, "expires_in": FIRST_USE_MS / 1_000 });
     Ok(([(header::CACHE_CONTROL, "no-store")], JsonBody(body)))
@@ -130,5 +154,7 @@ pub async fn demo_login(
         jti: Some(app.random.hex(16)),
     };
     let token = mint(&app.secret, &grant);
-    Ok(JsonBody(json!({ "token": token, "user": grant.sub.as_str(), "expires": rfc3339(grant.expires_s * 1_000) })))
+    Ok(JsonBody(
+        json!({ "token": token, "user": grant.sub.as_str(), "expires": rfc3339(grant.expires_s * 1_000) }),
+    ))
 }

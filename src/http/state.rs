@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use secrecy::SecretString;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -34,4 +35,6 @@ pub struct App {
     pub acks: Acks,
     pub connections: Arc<Connections>,
     pub deflate: DeflatePools,
+    /// The tasks of open sockets; the server waits for them when it drains.
+    pub sockets: TaskTracker,
 }

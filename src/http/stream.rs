@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::clock::rfc3339;
-use crate::cursor::{Cursor, Delivery, Reset, TURN_BYTES, Wish};
 use crate::cursor::start::Start;
+use crate::cursor::{Cursor, Delivery, Reset, TURN_BYTES, Wish};
 use crate::event::ConnId;
 use crate::features::snapshot::{EMPTY_BADGE, snapshot};
 use crate::features::ticket::Riding;
@@ -31,7 +31,10 @@ use crate::token::LEEWAY_MS;
 const AUTH_NOTICE_MS: u64 = 60_000;
 /// Where readers reconnect after a drain, they are spread over this time.
 pub const DRAIN_RETRY_MS: std::ops::RangeInclusive<u64> = 1_000..=30_000;
-const TURN_BOUNDS: PageBounds = PageBounds { bytes: TURN_BYTES, events: usize::MAX };
+const TURN_BOUNDS: PageBounds = PageBounds {
+    bytes: TURN_BYTES,
+    events: usize::MAX,
+};
 
 /// Frames on their way out. On a socket each is a message of its own.
 pub struct Frames {
@@ -43,7 +46,11 @@ pub struct Frames {
 
 impl Frames {
     pub fn new(layout: Layout) -> Frames {
-        Frames { layout, bytes: BytesMut::new(), ends: Vec::new() }
+        Frames {
+            layout,
+            bytes: BytesMut::new(),
+            ends: Vec::new(),
+        }
     }
 
     pub fn into_bytes(self) -> Bytes {
@@ -118,13 +125,29 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
     if app.connections.is_draining() {
         return Err(Problem::draining());
     }
-    let seat = app.limits.connect(caller.user()).map_err(|full| too_many(&full))?;
+    let seat = app
+        .limits
+        .connect(caller.user())
+        .map_err(|full| too_many(&full))?;
     let user = app.store.log(caller.user()).await?;
-    let conn: ConnId = app.random.hex(8).parse().expect("hexadecimal digits are plain");
+    let conn: ConnId = app
+        .random
+        .hex(8)
+        .parse()
+        .expect("hexadecimal digits are plain");
     let subscriber = app.wakes.subscribe(user);
-    let Opening { transport, wish, has_position, wants_snapshot, user_agent } = opening;
+    let Opening {
+        transport,
+        wish,
+        has_position,
+        wants_snapshot,
+        user_agent,
+    } = opening;
     let start = wish.start.clone();
-    let wish = Wish { conn: Some(conn.clone()), ..wish };
+    let wish = Wish {
+        conn: Some(conn.clone()),
+        ..wish
+    };
     let cursor = Cursor::open(app.store.clone(), subscriber, user, wish).await?;
     count_start(app, user, &start, &cursor);
     let newcomer = Newcomer {
@@ -146,7 +169,11 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
         phase: Phase::Greeting,
         wants_snapshot,
         has_position,
-        ping_every: Duration::from_millis(app.random.between(ping_ms * 9 / 10, ping_ms * 11 / 10).max(1)),
+        ping_every: Duration::from_millis(
+            app.random
+                .between(ping_ms * 9 / 10, ping_ms * 11 / 10)
+                .max(1),
+        ),
         written: Instant::now(),
         warned_of_ms: 0,
         _riding: caller.riding,
@@ -157,7 +184,8 @@ pub fn too_many(full: &Full) -> Problem {
     let after = Duration::from_secs(5);
     match full {
         Full::User => {
-            let message = "this user has as many open connections as limits.connections_per_user allows";
+            let message =
+                "this user has as many open connections as limits.connections_per_user allows";
             let status = axum::http::StatusCode::TOO_MANY_REQUESTS;
             Problem::new(status, "too_many_connections", message).retry_after(after)
         }
@@ -186,6 +214,13 @@ pub fn count_start(app: &App, user: UserNo, start: &Start, cursor: &Cursor) {
 impl Stream {
     pub fn user(&self) -> UserNo {
         self.user
+    }
+
+    /// A newer token of the same user prolongs the stream.
+    pub fn prolong(&self, claims: &crate::token::Claims) {
+        self.app
+            .connections
+            .prolong(&self.listed.connection, claims);
     }
 
     /// Writes what is next for the reader; waits until there is something. On a failed store the reader is cut off.
@@ -235,7 +270,11 @@ impl Stream {
     fn greet(&mut self, frames: &mut Frames) {
         let stream = &self.app.config.stream;
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let retry_ms = self.app.random.between(millis(stream.retry_ms_min), millis(stream.retry_ms_max)).max(1);
+        let retry_ms = self
+            .app
+            .random
+            .between(millis(stream.retry_ms_min), millis(stream.retry_ms_max))
+            .max(1);
         let name = self.app.store.name(self.user);
         let ready = Ready {
             user: name.as_str(),
@@ -255,21 +294,41 @@ impl Stream {
     fn write_snapshot(&mut self, frames: &mut Frames) {
         let snapshot = snapshot(&self.app.store, self.user);
         self.cursor.skip_to(snapshot.position.seq);
-        frames.control(&Control::Snapshot { position: snapshot.position, state: &snapshot.json }, None);
+        frames.control(
+            &Control::Snapshot {
+                position: snapshot.position,
+                state: &snapshot.json,
+            },
+            None,
+        );
     }
 
     fn closing(&self) -> Option<Closing> {
-        let ends_ms = self.listed.connection.expires_ms().saturating_add(LEEWAY_MS);
+        let ends_ms = self
+            .listed
+            .connection
+            .expires_ms()
+            .saturating_add(LEEWAY_MS);
         let is_over = self.app.clock.wall_ms() >= ends_ms;
-        self.listed.closing().or(is_over.then_some(Closing::TokenExpired))
+        self.listed
+            .closing()
+            .or(is_over.then_some(Closing::TokenExpired))
     }
 
     fn say_bye(&mut self, frames: &mut Frames, closing: Closing) {
         let retry_ms = match closing {
-            Closing::Drain => self.app.random.between(*DRAIN_RETRY_MS.start(), *DRAIN_RETRY_MS.end()),
+            Closing::Drain => self
+                .app
+                .random
+                .between(*DRAIN_RETRY_MS.start(), *DRAIN_RETRY_MS.end()),
             _ => self.app.random.between(2_000, 6_000),
         };
-        frames.control(&Control::Bye { reason: closing.reason() }, Some(retry_ms));
+        frames.control(
+            &Control::Bye {
+                reason: closing.reason(),
+            },
+            Some(retry_ms),
+        );
     }
 
     /// Tells once for each token that its end is near.
@@ -280,7 +339,12 @@ impl Stream {
             return false;
         }
         self.warned_of_ms = expires_ms;
-        frames.control(&Control::Auth { expires_in_seconds: left_ms.div_ceil(1_000) }, None);
+        frames.control(
+            &Control::Auth {
+                expires_in_seconds: left_ms.div_ceil(1_000),
+            },
+            None,
+        );
         true
     }
 
@@ -292,7 +356,9 @@ impl Stream {
             false => expires_ms.saturating_sub(AUTH_NOTICE_MS),
         };
         // A timer far in the future would overflow; a day ahead is as good.
-        let wait_ms = next_ms.saturating_sub(self.app.clock.wall_ms()).clamp(1, 86_400_000);
+        let wait_ms = next_ms
+            .saturating_sub(self.app.clock.wall_ms())
+            .clamp(1, 86_400_000);
         let token = Instant::now() + Duration::from_millis(wait_ms);
         token.min(self.written + self.ping_every)
     }
@@ -303,8 +369,13 @@ impl Stream {
             Delivery::Events(page) => {
                 let position = self.cursor.position();
                 for entry in &page {
-                    let position = Position { seq: entry.seq, ..position };
-                    frames.layout.event(&mut frames.bytes, position, &entry.event);
+                    let position = Position {
+                        seq: entry.seq,
+                        ..position
+                    };
+                    frames
+                        .layout
+                        .event(&mut frames.bytes, position, &entry.event);
                     frames.ended();
                 }
                 self.count_delivered(page.len(), position);
@@ -321,31 +392,56 @@ impl Stream {
                     self.write_snapshot(frames);
                 }
             }
-            Delivery::Live => frames.control(&Control::Live { position: self.cursor.position() }, None),
+            Delivery::Live => frames.control(
+                &Control::Live {
+                    position: self.cursor.position(),
+                },
+                None,
+            ),
             Delivery::Moved => self.write_ping(frames, Some(self.cursor.position())),
-            Delivery::Silence if self.written.elapsed() >= self.ping_every => self.write_ping(frames, None),
+            Delivery::Silence if self.written.elapsed() >= self.ping_every => {
+                self.write_ping(frames, None)
+            }
             Delivery::Silence | Delivery::Woken => return false,
         }
         true
     }
 
     fn write_ping(&self, frames: &mut Frames, resumable: Option<Position>) {
-        frames.control(&Control::Ping { head: self.cursor.head(), resumable }, None);
+        frames.control(
+            &Control::Ping {
+                head: self.cursor.head(),
+                resumable,
+            },
+            None,
+        );
     }
 
     fn write_reset(&self, frames: &mut Frames, reset: &Reset) {
         let result = reset.reason.as_str();
-        self.app.metrics.resets.get_or_create(&Outcome { result }).inc();
+        self.app
+            .metrics
+            .resets
+            .get_or_create(&Outcome { result })
+            .inc();
         frames.control(&reset_control(reset), None);
     }
 
     fn count_delivered(&self, events: usize, position: Position) {
         let transport = self.transport;
         let metrics = &self.app.metrics;
-        metrics.delivered.get_or_create(&Transport { transport }).inc_by(events as u64);
-        metrics.lag_events.observe((self.cursor.head().seq - position.seq) as f64);
+        metrics
+            .delivered
+            .get_or_create(&Transport { transport })
+            .inc_by(events as u64);
+        metrics
+            .lag_events
+            .observe((self.cursor.head().seq - position.seq) as f64);
         use std::sync::atomic::Ordering;
-        self.listed.connection.written_seq.store(position.seq, Ordering::Relaxed);
+        self.listed
+            .connection
+            .written_seq
+            .store(position.seq, Ordering::Relaxed);
     }
 }
 

@@ -66,10 +66,19 @@ pub async fn list(
     let topic: Topic = topic.parse()?;
     let after = match query.after {
         None => None,
-        Some(name) => Some(app.store.find(&name.parse()?).ok_or_else(Problem::not_found)?),
+        Some(name) => Some(
+            app.store
+                .find(&name.parse()?)
+                .ok_or_else(Problem::not_found)?,
+        ),
     };
-    let users = app.store.subscribers(topic.clone(), after, PAGE_MAX).await?;
+    let users = app
+        .store
+        .subscribers(topic.clone(), after, PAGE_MAX)
+        .await?;
     let names: Vec<UserId> = users.iter().map(|user| app.store.name(*user)).collect();
     let next = names.last().filter(|_| names.len() == PAGE_MAX).cloned();
-    Ok(JsonBody(json!({ "topic": topic, "subscribers": names, "next": next })))
+    Ok(JsonBody(
+        json!({ "topic": topic, "subscribers": names, "next": next }),
+    ))
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["id", "clock", "metrics"],
     &["event", "config"],
-    &["wake", "frame", "token", "limits"],
+    &["wake", "frame", "token", "secret", "limits"],
     &["store"],
     &["cursor", "publish"],
     &["features"],

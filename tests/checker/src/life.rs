@@ -141,7 +141,9 @@ impl Life {
                 .find(|log| log.user == user)
                 .map(|log| &log.head)
         };
-        let is_at_head = |following: &Following, head: &Position| following.progress.is_at(head);
+        let is_at_head = |following: &Following, head: &Position| {
+            head.seq == 0 || following.progress.is_at(head)
+        };
         while Instant::now() < deadline {
             let mut readers = self.readers.iter();
             if readers.all(|following| {

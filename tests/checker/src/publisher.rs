@@ -15,6 +15,8 @@ use crate::history::{Acked, Attempt, Op, Position, Publish, Recorder};
 use crate::http::{Answer, Ask, Link, Target};
 
 pub const EVENT_TYPE: &str = "app.checked";
+/// The disk failed under the write: the server cannot know whether the event is there.
+const OUTCOME_UNKNOWN: &str = "store_failed";
 /// How long a publisher that should stop goes on asking for its unanswered keys.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -170,6 +172,10 @@ pub fn conclude(
         return Outcome::Acked;
     }
     let code = body["code"].as_str().unwrap_or_default().to_owned();
+    if code == OUTCOME_UNKNOWN {
+        unanswered(recorder, process, attempt);
+        return Outcome::Unknown;
+    }
     recorder.record(
         process,
         Op::Publish(Publish::Fail {

@@ -88,8 +88,7 @@ impl Life {
             origin: Origin::Start,
             on_gap_earliest: self.rng.bool(),
             lifetime_max: Duration::from_millis(3_000),
-            receive_buffer_bytes: None,
-            pause: Duration::ZERO,
+            stall: None,
             progress: progress.clone(),
             rng: self.rng.fork(),
         };

@@ -30,6 +30,9 @@ pub const TRANSPORTS: [Transport; 4] = [
     Transport::Socket,
 ];
 
+/// What a stalled reader's end holds at most.
+const NARROW_BYTES: u32 = 32 * 1024;
+
 /// How far a reader is; the reader writes it, the row that waits for it reads it.
 #[derive(Clone, Default)]
 pub struct Progress {
@@ -67,10 +70,8 @@ pub struct Reader {
     pub on_gap_earliest: bool,
     /// Connections end by themselves within this time.
     pub lifetime_max: Duration,
-    /// A narrow connection makes a reader that reads slowly a burden to the server at once.
-    pub receive_buffer_bytes: Option<u32>,
-    /// Waits this long before each piece that it reads.
-    pub pause: Duration,
+    /// After its first piece this reader takes nothing from its narrow connection until it is told to go on.
+    pub stall: Option<watch::Receiver<bool>>,
     pub progress: Progress,
     pub rng: Rng,
 }
@@ -140,8 +141,8 @@ impl Reader {
 
     async fn open(&self) -> Result<Link> {
         let address = self.target.required()?;
-        match self.receive_buffer_bytes {
-            Some(bytes) => Link::open_narrow(address, bytes).await,
+        match self.stall {
+            Some(_) => Link::open_narrow(address, NARROW_BYTES).await,
             None => Link::open(address).await,
         }
     }
@@ -188,14 +189,15 @@ impl Reader {
         ensure!(response.status() == 200, "status {}", response.status());
         let mut body = response.into_body();
         loop {
-            if !self.pause.is_zero() {
-                sleep(self.pause).await;
-            }
             let Some(frame) = body.frame().await else {
                 return Ok(());
             };
             if let Ok(bytes) = frame?.into_data() {
                 take(self, bytes);
+            }
+            if let Some(go_on) = &mut self.stall {
+                // Whoever stalled the reader is gone: there is nothing left to wait for.
+                go_on.wait_for(|go_on| *go_on).await.ok();
             }
         }
     }

@@ -35,8 +35,8 @@ struct Kind {
     /// Events published around one connect, at most.
     burst_max: u64,
     pad_bytes: usize,
-    /// One connect of so many reads slowly over a narrow connection.
-    slow_one_of: Option<u64>,
+    /// One connect of so many stalls while events come in.
+    stalled_one_of: Option<u64>,
     connects_per_life: usize,
 }
 
@@ -45,7 +45,7 @@ const SEAM: Kind = Kind {
     retention_events: 100,
     burst_max: 3,
     pad_bytes: 20,
-    slow_one_of: None,
+    stalled_one_of: None,
     connects_per_life: 500,
 };
 const EDGE: Kind = Kind {
@@ -53,12 +53,12 @@ const EDGE: Kind = Kind {
     retention_events: 20,
     burst_max: 24,
     pad_bytes: 20,
-    slow_one_of: Some(10),
+    stalled_one_of: Some(10),
     connects_per_life: 100,
 };
-/// A slow reader meets so many events of so many bytes: more than all buffers between server and reader hold.
-const SLOW_BURST: u64 = 160;
-const SLOW_PAD_BYTES: usize = 24_000;
+/// A stalled reader meets so many events of so many bytes: more than all buffers between server and reader hold.
+const STALLED_BURST: u64 = 160;
+const STALLED_PAD_BYTES: usize = 24_000;
 
 pub async fn seam(bench: &Bench, count: usize) -> Result<Report> {
     connects(bench, SEAM, count).await
@@ -201,20 +201,23 @@ impl Worker {
 
     /// One reader comes while events are published, and stays until it has them all.
     async fn connect(&mut self, number: usize, link: &mut Link) -> Result<()> {
-        let is_slow = self
+        let is_stalled = self
             .kind
-            .slow_one_of
+            .stalled_one_of
             .is_some_and(|one_of| self.rng.u64(0..one_of) == 0);
         let progress = Progress::default();
         let (stop, stopped) = watch::channel(false);
-        let reader = self.reader(number, is_slow, progress.clone());
+        let (go_on, stall) = watch::channel(false);
+        let stall = is_stalled.then_some(stall);
+        let reader = self.reader(number, stall, progress.clone());
         let reading = tokio::spawn(reader.run(stopped));
         sleep(Duration::from_micros(self.rng.u64(0..3_000))).await;
-        let (count, pad_bytes) = match is_slow {
-            true => (SLOW_BURST, SLOW_PAD_BYTES),
+        let (count, pad_bytes) = match is_stalled {
+            true => (STALLED_BURST, STALLED_PAD_BYTES),
             false => (self.rng.u64(1..=self.kind.burst_max), self.kind.pad_bytes),
         };
         self.publish(link, count, pad_bytes).await?;
+        go_on.send_replace(true);
         let head = self.head.clone().context("events were published")?;
         self.recorder.record(
             "nemesis",
@@ -231,10 +234,15 @@ impl Worker {
         reading.await.context("the reader panicked")
     }
 
-    fn reader(&mut self, number: usize, is_slow: bool, progress: Progress) -> Reader {
+    fn reader(
+        &mut self,
+        number: usize,
+        stall: Option<watch::Receiver<bool>>,
+        progress: Progress,
+    ) -> Reader {
         let origin = self.origin();
-        // A slow reader must be one whose connection stays open; a poll is never slow.
-        let transports = if is_slow {
+        // A stalled reader must be one whose connection stays open.
+        let transports = if stall.is_some() {
             TRANSPORTS[..1].to_vec()
         } else {
             TRANSPORTS.to_vec()
@@ -249,8 +257,7 @@ impl Worker {
             origin,
             on_gap_earliest: self.rng.bool(),
             lifetime_max: Duration::from_secs(60),
-            receive_buffer_bytes: is_slow.then_some(4096),
-            pause: Duration::from_millis(if is_slow { 2 } else { 0 }),
+            stall,
             progress,
             rng: self.rng.fork(),
         }

@@ -9,6 +9,7 @@ pub mod commands;
 pub mod connections;
 pub mod error;
 pub mod events;
+pub mod notify;
 pub mod ops;
 pub mod pages;
 pub mod poll;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, Method, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -49,7 +51,7 @@ fn routes() -> Router<Arc<App>> {
         .route("/v1/ws", any(socket::socket))
         .route("/ws", any(socket::socket))
         .route("/v1/publish", post(publish::publish))
-        .route("/v1/users/{user}/notify", post(publish::notify))
+        .route("/v1/users/{user}/notify", post(notify::notify))
         .route("/v1/topics/{topic}/subscribers", get(topics::list))
         .route(
             "/v1/topics/{topic}/subscribers/{user}",
@@ -145,9 +147,14 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
 
 /// What no route would take: two hosts or none, a path or query that is not UTF-8.
 fn malformed(request: &Request) -> Option<Problem> {
-    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
     let needs_host = request.version() == Version::HTTP_11;
-    if hosts > 1 || (needs_host && hosts == 0) {
+    let is_authority = |host: &HeaderValue| Authority::try_from(host.as_bytes()).is_ok();
+    if hosts.next().is_some()
+        || (needs_host && host.is_none())
+        || host.is_some_and(|host| !is_authority(host))
+    {
         return Some(Problem::bad_request(
             "invalid_host",
             "a request names its host once",

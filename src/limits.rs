@@ -26,8 +26,6 @@ use crate::event::UserId;
 const KEYS_MAX: usize = 200_000;
 /// The time between two trims of a full table, and what a caller is told who finds it full.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
-/// A batch of this many events may always be published at once, whatever the rate.
-const PUBLISH_BURST_MIN: u32 = 500;
 
 /// The limits of the configuration, which refuses a zero.
 #[derive(Debug, Clone)]
@@ -69,7 +67,7 @@ pub struct Limits {
     /// Networks that used up their failures, and until when; written by `auth_failure`, read by `auth_allowed`.
     barred: DashMap<Key, Instant>,
     bar_pause: Duration,
-    /// When a full table may be trimmed again; written and read by `has_room`.
+    /// When a full table may be trimmed again; written and read by `can_grow`.
     full_trim_at: Mutex<Instant>,
     /// Random, so that nobody can choose a name that shares another's number.
     hasher: RandomState,
@@ -82,8 +80,7 @@ impl Limits {
         let writes = Quota::per_second(settings.user_writes_per_second)
             .allow_burst(settings.user_writes_burst);
         let failures = Quota::per_minute(settings.auth_failures_per_minute);
-        let least = NonZeroU32::new(PUBLISH_BURST_MIN).expect("the constant is not zero");
-        let publish_burst = settings.publish_per_second.max(least);
+        let publish_burst = settings.publish_per_second;
         let publishes = Quota::per_second(settings.publish_per_second).allow_burst(publish_burst);
         Limits {
             user_writes: RateLimiter::keyed(writes),
@@ -106,7 +103,7 @@ impl Limits {
 
     /// Counts one write of a user.
     pub fn user_write(&self, user: &UserId) -> Result<(), RetryAfter> {
-        if !self.has_room(self.user_writes.len()) {
+        if !self.can_grow(self.user_writes.len()) {
             return Err(RetryAfter(FULL_PAUSE));
         }
         let key = self.hasher.hash_one(user);
@@ -135,7 +132,7 @@ impl Limits {
 
     /// Counts a token that was refused.
     pub fn auth_failure(&self, address: IpAddr) {
-        if !self.has_room(self.auth_failures.len()) {
+        if !self.can_grow(self.auth_failures.len()) {
             return;
         }
         let key = self.network(address);
@@ -175,7 +172,7 @@ impl Limits {
     }
 
     /// Whether a table of `keys` may grow; a full one is trimmed, so that room is found a little later.
-    fn has_room(&self, keys: usize) -> bool {
+    fn can_grow(&self, keys: usize) -> bool {
         if keys < KEYS_MAX {
             return true;
         }

@@ -19,7 +19,7 @@ use crate::cursor::start::Start;
 use crate::cursor::{OnGap, Wish};
 use crate::frame::{Control, Layout};
 use crate::http::caller::{self, Caller, CookieRule, Credentials, Refusal};
-use crate::http::error::Problem;
+use crate::http::error::{Problem, REQUEST_ID};
 use crate::http::poll;
 use crate::http::state::App;
 use crate::http::stream::{self, Frames, Opening, Stream, Turn};
@@ -80,7 +80,12 @@ pub async fn read(State(app): State<Arc<App>>, mut parts: Parts) -> axum::respon
                 .refusals
                 .get_or_create(&crate::metrics::Refusal { code: problem.code })
                 .inc();
-            refused_stream(&app, &problem)
+            let id = parts
+                .headers
+                .get(REQUEST_ID)
+                .and_then(|id| id.to_str().ok())
+                .unwrap_or("");
+            refused_stream(&app, &problem.for_request(id))
         }
         Err(refusal) => Problem::from(refusal).into_response(),
     }
@@ -215,7 +220,7 @@ pub fn start(headers: &HeaderMap, query: &ReadQuery) -> Option<Start> {
             text
         };
         if !text.trim().is_empty() {
-            return text.trim().parse().ok();
+            return text.parse().ok();
         }
     }
     let names = [
@@ -223,15 +228,11 @@ pub fn start(headers: &HeaderMap, query: &ReadQuery) -> Option<Start> {
         &query.last_event_id,
         &query.last_event_id_camel,
     ];
-    if let Some(text) = names
-        .into_iter()
-        .map(|text| text.trim())
-        .find(|text| !text.is_empty())
-    {
+    if let Some(text) = names.into_iter().find(|text| !text.trim().is_empty()) {
         return text.parse().ok();
     }
-    Some(query.since.trim())
-        .filter(|since| !since.is_empty())
+    Some(query.since.as_str())
+        .filter(|since| !since.trim().is_empty())
         .map(Start::since)
 }
 
@@ -314,5 +315,9 @@ fn refused_stream(app: &App, problem: &Problem) -> axum::response::Response {
         problem: &problem.to_json(),
     };
     Layout::Sse { is_named: false }.control(&mut frame, &control, Some(retry_ms));
-    stream_response(Body::from(frame.freeze()), "text/event-stream")
+    // As a stream, so that it looks to every client like one that ended.
+    let only = futures_util::stream::once(std::future::ready(
+        Ok::<Bytes, std::convert::Infallible>(frame.freeze()),
+    ));
+    stream_response(Body::from_stream(only), "text/event-stream")
 }

@@ -126,7 +126,8 @@ pub async fn ticket(
         )
         .retry_after(std::time::Duration::from_millis(FIRST_USE_MS)),
     })?;
-    let body = json!({ "ticket": ticket, "expires_in": FIRST_USE_MS / 1_000 });
+    let left_ms = caller.claims.expires_ms.saturating_sub(app.clock.wall_ms());
+    let body = json!({ "ticket": ticket, "expires_in": left_ms.min(FIRST_USE_MS).div_ceil(1_000) });
     Ok(([(header::CACHE_CONTROL, "no-store")], JsonBody(body)))
 }
 
@@ -152,6 +153,8 @@ pub async fn demo_login(
         expires_s: now_s + DEMO_TOKEN_SECONDS,
         issued_s: now_s,
         jti: Some(app.random.hex(16)),
+        issuer: app.config.auth.issuer.clone(),
+        audience: app.config.auth.audience.clone(),
     };
     let token = mint(&app.secret, &grant);
     Ok(JsonBody(

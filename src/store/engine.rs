@@ -30,6 +30,8 @@ pub enum EngineError {
 
 /// Called with each row's key and value until it breaks.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+/// The same, where a damaged row has no value.
+pub type VisitAll<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>) -> ControlFlow<()>;
 
 pub trait Engine: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
@@ -41,6 +43,8 @@ pub trait Engine: Send + Sync + 'static {
     fn sync(&self) -> Result<(), EngineError>;
     /// Bytes that the data takes on its disk.
     fn disk_bytes(&self) -> u64;
+    /// Values that the engine keeps where `sync` does not reach; must be none.
+    fn unsynced_values(&self) -> u64;
     /// Whether reads never wait for a disk, so that async workers may call them.
     fn is_resident(&self) -> bool;
 }
@@ -83,12 +87,7 @@ impl Rows {
     }
 
     /// Visits rows in order with their value, or `None` where a row is damaged.
-    pub fn scan_all(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], Option<&[u8]>) -> ControlFlow<()>,
-    ) -> Result<(), EngineError> {
+    pub fn scan_all(&self, from: &[u8], to: &[u8], visit: VisitAll<'_>) -> Result<(), EngineError> {
         self.engine.scan(from, to, &mut |key, sealed| {
             visit(key, opened(key, sealed).ok())
         })
@@ -117,6 +116,10 @@ impl Rows {
 
     pub fn disk_bytes(&self) -> u64 {
         self.engine.disk_bytes()
+    }
+
+    pub fn unsynced_values(&self) -> u64 {
+        self.engine.unsynced_values()
     }
 
     pub fn is_resident(&self) -> bool {

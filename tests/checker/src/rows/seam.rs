@@ -3,6 +3,7 @@
 //! Each worker has a user of its own, so that after its last publish no other wake hides one that was missed: the
 //! reader must have everything within 5 s. A reset must stand exactly where something is missing.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::bench::{Bench, Report, Run};
-use crate::history::{Invariant, Op, Origin, Position, Read, Recorder};
+use crate::history::{Entry, Invariant, Op, Origin, Position, Read, Recorder};
 use crate::http::{self, Link, Target};
 use crate::invariants;
 use crate::nemesis::Server;
@@ -53,12 +54,12 @@ const EDGE: Kind = Kind {
     retention_events: 20,
     burst_max: 24,
     pad_bytes: 20,
-    stalled_one_of: Some(10),
+    stalled_one_of: Some(25),
     connects_per_life: 100,
 };
 /// A stalled reader meets so many events of so many bytes: more than all buffers between server and reader hold.
 const STALLED_BURST: u64 = 160;
-const STALLED_PAD_BYTES: usize = 24_000;
+const STALLED_PAD_BYTES: usize = 60_000;
 
 pub async fn seam(bench: &Bench, count: usize) -> Result<Report> {
     connects(bench, SEAM, count).await
@@ -78,7 +79,7 @@ async fn connects(bench: &Bench, kind: Kind, count: usize) -> Result<Report> {
     let target = Target::default();
     let server = recipe.start_ready(&target).await?;
     let mut files_before = None;
-    let (mut done, mut lives, mut resets) = (0, 0, 0);
+    let (mut done, mut lives, mut resets, mut overtaken) = (0, 0, 0, 0);
     while done < count && !run.is_broken() {
         lives += 1;
         let share = kind.connects_per_life.min(count - done);
@@ -97,12 +98,9 @@ async fn connects(bench: &Bench, kind: Kind, count: usize) -> Result<Report> {
         run.judge(violations, Some(&recorder), &recipe.data);
         run.clean(if run.is_broken() { 0 } else { share - 1 });
         run.acked(recorder.acks());
-        resets += recorder.with_entries(|entries| {
-            entries
-                .iter()
-                .filter(|entry| matches!(entry.op, Op::Read(Read::Reset(_))))
-                .count()
-        });
+        let (all, midway) = recorder.with_entries(count_resets);
+        resets += all;
+        overtaken += midway;
     }
     if !run.is_broken() {
         let recorder = Recorder::new();
@@ -114,8 +112,33 @@ async fn connects(bench: &Bench, kind: Kind, count: usize) -> Result<Report> {
             run.judge(Ok(violations), Some(&recorder), &recipe.data);
         }
     }
-    run.fact(format!("{resets} resets, all true"));
+    run.fact(format!(
+        "{resets} resets, {overtaken} of them to readers overtaken by retention"
+    ));
     Ok(run.report())
+}
+
+/// All resets, and those that came after an event on the same connection.
+fn count_resets(entries: &[Entry]) -> (usize, usize) {
+    let (mut all, mut midway) = (0, 0);
+    let mut has_event: HashMap<&str, bool> = HashMap::new();
+    for entry in entries {
+        let process = entry.process.as_str();
+        match &entry.op {
+            Op::Read(Read::Invoke { .. }) => {
+                has_event.insert(process, false);
+            }
+            Op::Read(Read::Event(_)) => {
+                has_event.insert(process, true);
+            }
+            Op::Read(Read::Reset(_)) => {
+                all += 1;
+                midway += usize::from(has_event.get(process) == Some(&true));
+            }
+            _ => {}
+        }
+    }
+    (all, midway)
 }
 
 async fn judge_files(recorder: &Recorder, server: &Server, before: usize) -> Result<()> {

@@ -6,6 +6,8 @@
 use anyhow::Result;
 
 use crate::bench::Bench;
+use crate::history::Invariant;
+use crate::invariants::Violation;
 use crate::rows::Row;
 
 struct Mutant {
@@ -13,6 +15,8 @@ struct Mutant {
     /// A wider window between two steps, where the fault lives in one.
     window: Option<&'static str>,
     rows: &'static [Row],
+    /// The promises that it breaks; another one broken by chance does not count.
+    answers: &'static [Invariant],
 }
 
 const WIDE_SYNC: Option<&str> = Some("before_sync=sleep(30)");
@@ -22,51 +26,66 @@ const MUTANTS: [Mutant; 10] = [
         name: "mutant_ack_before_sync",
         window: WIDE_SYNC,
         rows: &[Row::F2],
+        answers: &[Invariant::Durable],
     },
     Mutant {
         name: "mutant_deliver_before_sync",
         window: WIDE_SYNC,
         rows: &[Row::F2],
+        answers: &[Invariant::Immutable, Invariant::Agree],
     },
     Mutant {
         name: "mutant_skip_sync",
         window: None,
         rows: &[Row::F2],
+        answers: &[Invariant::Durable, Invariant::Immutable],
     },
     Mutant {
         name: "mutant_resume_inclusive",
         window: None,
         rows: &[Row::F25],
+        answers: &[Invariant::Unique],
     },
     Mutant {
         name: "mutant_subscribe_after_read",
         window: None,
         rows: &[Row::F25],
+        answers: &[Invariant::Resumable],
     },
     Mutant {
         name: "mutant_drop_without_reset",
         window: None,
         rows: &[Row::F26],
+        answers: &[Invariant::Reliable],
     },
     Mutant {
         name: "mutant_keep_epoch",
         window: None,
         rows: &[Row::F8],
+        answers: &[Invariant::Immutable, Invariant::Durable],
     },
     Mutant {
         name: "mutant_id_from_clock",
         window: None,
         rows: &[Row::F21, Row::F1],
+        answers: &[
+            Invariant::Unique,
+            Invariant::Immutable,
+            Invariant::Idempotent,
+            Invariant::Reliable,
+        ],
     },
     Mutant {
         name: "mutant_forget_keys",
         window: None,
         rows: &[Row::F20],
+        answers: &[Invariant::Idempotent],
     },
     Mutant {
         name: "mutant_replay_without_auth",
         window: None,
         rows: &[Row::F25],
+        answers: &[Invariant::Isolated],
     },
 ];
 
@@ -119,7 +138,8 @@ async fn catch(bench: &Bench, mutant: &Mutant) -> Result<Option<String>> {
     };
     for row in mutant.rows {
         let report = row.run(&bench, row.ci_count()).await?;
-        if let Some(violation) = report.violations.first() {
+        let fitting = |violation: &&Violation| mutant.answers.contains(&violation.invariant);
+        if let Some(violation) = report.violations.iter().find(fitting) {
             let what: String = violation.to_string().chars().take(160).collect();
             return Ok(Some(format!(
                 "{} after {} clean trials, {what}",

@@ -193,6 +193,9 @@ async fn one_life(
     Ok(())
 }
 
+/// Two connections, so that two events can be under way at once.
+type Links = [Link; 2];
+
 struct Worker {
     kind: Kind,
     name: String,
@@ -209,21 +212,18 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self, count: usize) -> Result<()> {
-        let mut link = Link::open(self.target.required()?).await?;
-        self.publish(
-            &mut link,
-            self.rng.clone().u64(1..self.kind.retention_events * 2),
-            20,
-        )
-        .await?;
+        let address = self.target.required()?;
+        let mut links = [Link::open(address).await?, Link::open(address).await?];
+        let before = self.rng.u64(1..self.kind.retention_events * 2);
+        self.publish(&mut links, before, 20).await?;
         for number in 0..count {
-            self.connect(number, &mut link).await?;
+            self.connect(number, &mut links).await?;
         }
         Ok(())
     }
 
     /// One reader comes while events are published, and stays until it has them all.
-    async fn connect(&mut self, number: usize, link: &mut Link) -> Result<()> {
+    async fn connect(&mut self, number: usize, links: &mut Links) -> Result<()> {
         let is_stalled = self
             .kind
             .stalled_one_of
@@ -239,7 +239,7 @@ impl Worker {
             true => (STALLED_BURST, STALLED_PAD_BYTES),
             false => (self.rng.u64(1..=self.kind.burst_max), self.kind.pad_bytes),
         };
-        self.publish(link, count, pad_bytes).await?;
+        self.publish(links, count, pad_bytes).await?;
         go_on.send_replace(true);
         let head = self.head.clone().context("events were published")?;
         self.recorder.record(
@@ -312,22 +312,42 @@ impl Worker {
         Origin::After(Position { seq, ..head })
     }
 
-    async fn publish(&mut self, link: &mut Link, count: u64, pad_bytes: usize) -> Result<()> {
-        for _ in 0..count {
-            self.drafts += 1;
-            let nonce = format!("{}-{}", self.name, self.drafts);
-            let draft = Draft::new(nonce, &self.user, Key::None, pad_bytes);
-            let acked = publisher::publish_at(
-                &self.recorder,
-                &self.name,
-                &self.publisher_token,
-                link,
-                &draft,
-            )
-            .await;
-            self.head =
-                Some(acked.context("a publish was not answered with success and a cursor")?);
+    /// Publishes one after the other, or two at a time a moment apart: the second wake then comes while the reader
+    /// turns from the first event to waiting.
+    async fn publish(&mut self, links: &mut Links, count: u64, pad_bytes: usize) -> Result<()> {
+        let [first, second] = links;
+        let mut left = count;
+        while left > 0 {
+            let is_pair = left > 1 && self.rng.bool();
+            left -= if is_pair { 2 } else { 1 };
+            let (one, other) = (self.draft(pad_bytes), self.draft(pad_bytes));
+            let apart = Duration::from_micros(self.rng.u64(0..4_000));
+            let later = async {
+                if !is_pair {
+                    return Ok(None);
+                }
+                sleep(apart).await;
+                self.publish_one(second, &other).await.map(Some)
+            };
+            let (acked, later) = tokio::join!(self.publish_one(first, &one), later);
+            let newest = [Some(acked?), later?]
+                .into_iter()
+                .flatten()
+                .max_by_key(|head| head.seq);
+            self.head = newest;
         }
         Ok(())
+    }
+
+    fn draft(&mut self, pad_bytes: usize) -> Draft {
+        self.drafts += 1;
+        let nonce = format!("{}-{}", self.name, self.drafts);
+        Draft::new(nonce, &self.user, Key::None, pad_bytes)
+    }
+
+    async fn publish_one(&self, link: &mut Link, draft: &Draft) -> Result<Position> {
+        let token = &self.publisher_token;
+        let acked = publisher::publish_at(&self.recorder, &self.name, token, link, draft).await;
+        acked.context("a publish was not answered with success and a cursor")
     }
 }

@@ -9,6 +9,7 @@ pub mod commands;
 pub mod connections;
 pub mod error;
 pub mod events;
+pub mod handshake;
 pub mod notify;
 pub mod ops;
 pub mod pages;
@@ -119,7 +120,7 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let started = tokio::time::Instant::now();
-    let response = match malformed(&request) {
+    let response = match malformed(&request, app.config.limits.body_bytes) {
         None => next.run(request).await,
         Some(problem) => problem.into_response(),
     };
@@ -146,7 +147,7 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
 }
 
 /// What no route would take: two hosts or none, a path or query that is not UTF-8.
-fn malformed(request: &Request) -> Option<Problem> {
+fn malformed(request: &Request, body_bytes_max: usize) -> Option<Problem> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next();
     let needs_host = request.version() == Version::HTTP_11;
@@ -165,6 +166,16 @@ fn malformed(request: &Request) -> Option<Problem> {
         let status = axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
         let message = "compressed request bodies are not read here: send the body as it is";
         return Some(Problem::new(status, "unsupported_encoding", message));
+    }
+    let length = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok());
+    if length
+        .and_then(|length| length.parse::<u64>().ok())
+        .is_some_and(|length| length > body_bytes_max as u64)
+    {
+        return Some(error::too_large());
     }
     let uri = request.uri();
     let is_utf8 = |text: &str| is_utf8_decoded(text.as_bytes());

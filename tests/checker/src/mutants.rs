@@ -146,6 +146,10 @@ async fn catch(bench: &Bench, mutant: &Mutant) -> Result<Option<String>> {
                 report.row, report.clean
             )));
         }
+        if !report.is_clean() {
+            println!("{} broke for another reason:", mutant.name);
+            report.print();
+        }
     }
     Ok(None)
 }

@@ -295,7 +295,7 @@ pub struct Draft {
 /// An event as the logs of all its recipients share it: everything but seq and cursor, which differ from log to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Global number of the event; rises by one from event to event in the order of commits.
+    /// Global number of the event, given by the store; rises by one from event to event in the order of commits.
     pub commit: u64,
     pub time_ms: UnixMs,
     /// The connection that need not be told; its text is empty when there is none.
@@ -322,9 +322,9 @@ const BEFORE_TOPIC: usize = "\",\"time\":\"".len() + TIME_CHARS + "\",\"topic\":
 
 impl Event {
     /// Writes the wire JSON of `draft` once; every later layer copies these bytes.
-    pub fn of(draft: &Draft, commit: u64) -> Event {
+    pub fn of(draft: &Draft) -> Event {
         Event {
-            commit,
+            commit: 0,
             time_ms: draft.time_ms,
             exclude_conn: draft.exclude_conn.clone(),
             json: Bytes::from(shared_json(draft)),
@@ -493,10 +493,10 @@ mod tests {
 
     #[test]
     fn an_event_knows_its_names_again() {
-        let event = Event::of(&draft(), 7);
+        let event = Event::of(&draft());
         assert_eq!((event.id(), event.event_type()), ("e-1", "message.new"));
         assert_eq!(event.topic(), Some("conversation:9f"));
-        let again = Event::from_parts(7, event.time_ms, None, event.lens(), event.json().clone());
+        let again = Event::from_parts(0, event.time_ms, None, event.lens(), event.json().clone());
         assert_eq!(again.as_ref(), Some(&event));
         let cut = Event::from_parts(
             7,
@@ -510,7 +510,7 @@ mod tests {
 
     #[test]
     fn an_events_json_is_written_once_and_exactly() {
-        let json = String::from_utf8(Event::of(&draft(), 7).json().to_vec()).unwrap();
+        let json = String::from_utf8(Event::of(&draft()).json().to_vec()).unwrap();
         let expected = concat!(
             r#""id":"e-1","type":"message.new","time":"2026-11-21T02:30:00.123Z","topic":"conversation:9f","#,
             r#""actor":{"id":"bob","name":"Bob \"B\""},"data":{"a b":[1,"\" \n"]}}"#

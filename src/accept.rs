@@ -1,0 +1,328 @@
+//! The accept loop: takes connections, speaks HTTP/1.1 or HTTP/2 on them, and ends them.
+//!
+//! Promises: every wait for a peer has an end (first byte, head, body, write), every connection a place in a bounded
+//! number of tasks; running out of descriptors slows accepting and stops nothing; after `stop` no connection is
+//! accepted, and after `drain` none is left. What a request means is the router's business alone. Upgraded
+//! connections (WebSocket) leave this file's hands and must watch `stop` themselves, as every stream must.
+
+mod body;
+mod counts;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use crate::accept::body::TooSlow;
+pub use crate::accept::counts::Counts;
+
+use crate::accept::body::PacedBody;
+use crate::accept::socket::{Open, Protocol, Socket};
+
+/// Length of a request's head, and of hyper's buffers for one HTTP/1 connection.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Header fields of one request.
+const HEADERS_MAX: usize = 100;
+/// Streams of one HTTP/2 connection; a browser has one connection for all its tabs.
+const STREAMS_MAX: u32 = 256;
+/// What a peer may send on one HTTP/2 stream, and on all of a connection, before we have read it.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+/// What we may hold for one HTTP/2 stream that the peer has not taken.
+const STREAM_SEND_BYTES: usize = 32 * 1024;
+/// Streams that a peer may reset before we looked at them, and that we may reset for its errors, until we hang up.
+const PENDING_RESETS_MAX: usize = 20;
+const ERROR_RESETS_MAX: usize = 64;
+/// Time between two pings on an HTTP/2 connection, and for the answer.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+const HTTP2_PONG: Duration = Duration::from_secs(10);
+/// The pause after a failed accept: long enough to idle, short enough to go unnoticed.
+const ACCEPT_PAUSE_MS: std::ops::Range<u64> = 50..200;
+
+/// What bounds a connection.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Open connections. At this number no more are accepted until one ends: they wait in the kernel's queue, where an
+    /// `EventSource` sees a slow connect instead of an error for ever. Choose it above `limits.connections`, so that
+    /// short requests still get in when all streams are taken.
+    pub connections_max: usize,
+    /// For the first byte, then for each head of a request; also how long an idle connection is kept.
+    pub head_timeout: Duration,
+    /// For the next bytes of a request's body.
+    pub body_timeout: Duration,
+    /// For a peer that takes no byte.
+    pub write_timeout: Duration,
+    /// From `stop` to the end of the last connection.
+    pub drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            connections_max: 11_000,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves `router` on `listener` until `stop`, then until the last connection has ended. Returns how many of them had
+/// to be ended by force.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    settings: Settings,
+    counts: Arc<Counts>,
+    stop: CancellationToken,
+) -> u64 {
+    let places = Arc::new(Semaphore::new(settings.connections_max));
+    let tasks = TaskTracker::new();
+    let server = Arc::new(Server::new(router, settings, counts, stop));
+    loop {
+        let taken = tokio::select! {
+            biased;
+            () = server.stop.cancelled() => break,
+            taken = take(&listener, &places) => taken,
+        };
+        match taken {
+            Ok((stream, peer, place)) => {
+                let open = Open::new(server.counts.clone(), place);
+                let socket = Socket::new(stream, open, server.settings.write_timeout);
+                tasks.spawn(server.clone().connection(socket, peer));
+            }
+            Err(error) => server.pause(&error).await,
+        }
+    }
+    drop(listener);
+    let cut_before = server.counts.cut.load(Ordering::Relaxed);
+    tasks.close();
+    // Each connection ends itself by then; see `finish`.
+    tasks.wait().await;
+    server.counts.cut.load(Ordering::Relaxed) - cut_before
+}
+
+/// Accepts a connection once there is a place for it.
+async fn take(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await;
+    let place = place.expect("the semaphore is never closed");
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, place))
+}
+
+type Http1 = http1::UpgradeableConnection<TokioIo<Socket>, Requests>;
+
+/// What all connections share.
+struct Server {
+    router: Router,
+    settings: Settings,
+    counts: Arc<Counts>,
+    stop: CancellationToken,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Server {
+    fn new(
+        router: Router,
+        settings: Settings,
+        counts: Arc<Counts>,
+        stop: CancellationToken,
+    ) -> Server {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.head_timeout)
+            .keep_alive(true)
+            .half_close(false)
+            .pipeline_flush(false)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HTTP2_PING)
+            .keep_alive_timeout(HTTP2_PONG)
+            .enable_connect_protocol()
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEAD_BYTES_MAX as u32)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(STREAM_SEND_BYTES)
+            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+            .max_local_error_reset_streams(ERROR_RESETS_MAX);
+        Server {
+            router,
+            settings,
+            counts,
+            stop,
+            http1,
+            http2,
+        }
+    }
+
+    /// Lets a while pass after a failed accept, so that running out of descriptors does not become a busy loop.
+    async fn pause(&self, error: &io::Error) {
+        Counts::add(&self.counts.accept_failed);
+        let is_of_one_peer = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::Interrupted
+        );
+        if is_of_one_peer {
+            return;
+        }
+        tracing::warn!(%error, "A connection could not be accepted; waiting a moment");
+        let pause = Duration::from_millis(fastrand::u64(ACCEPT_PAUSE_MS));
+        timeout(pause, self.stop.cancelled()).await.ok();
+    }
+
+    /// Serves one connection from its first byte to its end.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice: 136 bytes a connection, 256 when allocated"
+    )]
+    fn connection(
+        self: Arc<Server>,
+        mut socket: Socket,
+        peer: SocketAddr,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            let protocol = tokio::select! {
+                biased;
+                protocol = timeout(self.settings.head_timeout, socket.protocol()) => protocol,
+                () = self.stop.cancelled() => return,
+            };
+            match protocol {
+                Ok(Ok(Protocol::Http1)) => {
+                    let connection = pin!(Server::http1(&self, socket, peer));
+                    let ask_to_end = http1::UpgradeableConnection::graceful_shutdown;
+                    self.finish(connection, ask_to_end).await;
+                }
+                // Boxed, since it is several times as large as the other and rarer.
+                Ok(Ok(Protocol::Http2)) => Box::pin(self.http2(socket, peer)).await,
+                Ok(Err(_)) => Counts::add(&self.counts.left),
+                Err(_) => Counts::add(&self.counts.silent),
+            }
+        }
+    }
+
+    fn http1(self: &Arc<Server>, socket: Socket, peer: SocketAddr) -> Http1 {
+        let requests = Requests {
+            server: self.clone(),
+            peer,
+            has_asked: None,
+        };
+        let connection = self.http1.serve_connection(TokioIo::new(socket), requests);
+        connection.with_upgrades()
+    }
+
+    async fn http2(self: Arc<Server>, socket: Socket, peer: SocketAddr) {
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let requests = Requests {
+            server: self.clone(),
+            peer,
+            has_asked: Some(has_asked.clone()),
+        };
+        let connection = self.http2.serve_connection(TokioIo::new(socket), requests);
+        let connection = pin!(connection);
+        let mut finish = pin!(self.finish(connection, http2::Connection::graceful_shutdown));
+        // hyper waits for ever for the handshake and for the first request.
+        match timeout(self.settings.head_timeout, finish.as_mut()).await {
+            Ok(()) => {}
+            Err(_) if has_asked.load(Ordering::Relaxed) => finish.await,
+            Err(_) => Counts::add(&self.counts.head_late),
+        }
+    }
+
+    /// Waits for the end of a connection; when it is time to stop, asks for the end and at last enforces it.
+    async fn finish<C>(&self, mut connection: Pin<&mut C>, ask_to_end: fn(Pin<&mut C>))
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => Some(ended),
+            () = self.stop.cancelled() => None,
+        };
+        if let Some(ended) = ended {
+            return self.note(ended);
+        }
+        ask_to_end(connection.as_mut());
+        match timeout(self.settings.drain, connection).await {
+            Ok(ended) => self.note(ended),
+            Err(_) => Counts::add(&self.counts.cut),
+        }
+    }
+
+    /// Counts how a connection ended. hyper has answered 400 or 431 where it could.
+    fn note(&self, ended: hyper::Result<()>) {
+        let Err(error) = ended else {
+            return;
+        };
+        let count = if error.is_timeout() {
+            &self.counts.head_late
+        } else if error.is_parse_too_large() {
+            &self.counts.head_too_large
+        } else if error.is_parse() {
+            &self.counts.malformed
+        } else {
+            &self.counts.left
+        };
+        Counts::add(count);
+        tracing::debug!(%error, "A connection ended early");
+    }
+}
+
+/// Hands the requests of one connection to the router, with the peer's address and a body that must not dawdle.
+struct Requests {
+    server: Arc<Server>,
+    peer: SocketAddr,
+    /// Set with the first request, where someone waits for it.
+    has_asked: Option<Arc<AtomicBool>>,
+}
+
+impl Service<hyper::Request<Incoming>> for Requests {
+    type Response = Response;
+    type Error = std::convert::Infallible;
+    type Future = axum::routing::future::RouteFuture<Self::Error>;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        if let Some(has_asked) = &self.has_asked {
+            has_asked.store(true, Ordering::Relaxed);
+        }
+        let mut request: Request = request.map(|body| {
+            let counts = self.server.counts.clone();
+            let pause_max = self.server.settings.body_timeout;
+            Body::new(PacedBody::new(body, counts, pause_max))
+        });
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        // The router is always ready: its middleware must be, too.
+        tower::Service::call(&mut self.server.router.clone(), request)
+    }
+}

@@ -1,0 +1,397 @@
+//! A reader's place in one log, and the one loop by which every transport reads: catch up, wait, repeat.
+//!
+//! Promises: seqs rise by one without a silent gap; what is gone is told by a reset before anything else; a reader that
+//! falls behind costs this place and nothing more, for it pulls from the log at its own pace. It never writes.
+
+pub mod filter;
+pub mod start;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::cursor::filter::Filter;
+use crate::cursor::start::Start;
+use crate::event::{ConnId, Event, Signal};
+use crate::id::{Epoch, Position, UserNo};
+use crate::store::logs::View;
+use crate::store::read::{Page, PageBounds, Read};
+use crate::store::{Store, StoreError};
+use crate::wake::Subscriber;
+
+/// Everything after the cursor is written in one turn, up to this many bytes.
+pub const TURN_BYTES: usize = 64 << 10;
+/// Hidden events move a reader's position: it is told after this many of them, or after this time.
+const HIDDEN_EVENTS_MAX: u32 = 256;
+const HIDDEN_TOLD_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetReason {
+    Trimmed,
+    Epoch,
+    Ahead,
+    Malformed,
+}
+
+impl ResetReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ResetReason::Trimmed => "trimmed",
+            ResetReason::Epoch => "epoch",
+            ResetReason::Ahead => "ahead",
+            ResetReason::Malformed => "malformed",
+        }
+    }
+}
+
+/// Events after the asked position are not there any more, or never were.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reset {
+    pub reason: ResetReason,
+    pub requested: String,
+    /// Oldest retained seq.
+    pub earliest: u64,
+    pub head: Position,
+    /// From where the reader goes on.
+    pub resumed: Position,
+}
+
+/// Where a reader goes on after a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnGap {
+    #[default]
+    Head,
+    Earliest,
+}
+
+/// What a cursor yields.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The next events, in order; those that the filter hides are left out.
+    Events(Page),
+    Signals(SmallVec<[Arc<Signal>; 2]>),
+    Reset(Reset),
+    /// Caught up: what follows is new.
+    Live,
+    /// Hidden events moved the position; it is time to say where it is.
+    Moved,
+    /// Nothing came until the deadline.
+    Silence,
+    /// A wake without news for this reader: look at what else may have changed.
+    Woken,
+}
+
+/// How a cursor is opened.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    pub start: Start,
+    pub on_gap: OnGap,
+    pub filter: Filter,
+    /// The reader's own connection, which is not told what it caused.
+    pub conn: Option<ConnId>,
+}
+
+pub struct Cursor {
+    store: Store,
+    subscriber: Subscriber,
+    user: UserNo,
+    epoch: Epoch,
+    /// Everything up to this seq was yielded or hidden.
+    after: u64,
+    on_gap: OnGap,
+    filter: Box<Filter>,
+    conn: Option<ConnId>,
+    reset: Option<Box<Reset>>,
+    is_live_told: bool,
+    signals_seen: u64,
+    wakes_seen: u64,
+    hidden: u32,
+    hidden_since: Option<Instant>,
+}
+
+impl Cursor {
+    /// Places a cursor in the user's log. `subscriber` must have been made before, so that no wake is missed.
+    pub async fn open(
+        store: Store,
+        subscriber: Subscriber,
+        user: UserNo,
+        wish: Wish,
+    ) -> Result<Cursor, StoreError> {
+        let view = store.view(user);
+        let (after, reset) = place(&store, user, &view, wish.start, wish.on_gap).await?;
+        let signals_seen = subscriber.newest_signal();
+        Ok(Cursor {
+            store,
+            subscriber,
+            user,
+            epoch: view.epoch,
+            after,
+            on_gap: wish.on_gap,
+            filter: Box::new(wish.filter),
+            conn: wish.conn,
+            reset: reset.map(Box::new),
+            is_live_told: false,
+            signals_seen,
+            wakes_seen: 0,
+            hidden: 0,
+            hidden_since: None,
+        })
+    }
+
+    /// The position from which the reader may resume.
+    pub fn position(&self) -> Position {
+        Position {
+            epoch: self.epoch,
+            seq: self.after,
+        }
+    }
+
+    /// The newest position of the log.
+    pub fn head(&self) -> Position {
+        Position {
+            epoch: self.epoch,
+            seq: self.store.view(self.user).tail,
+        }
+    }
+
+    /// The reset that stands before everything else, if there is one.
+    pub fn pending_reset(&self) -> Option<&Reset> {
+        self.reset.as_deref()
+    }
+
+    /// Moves on to a position at which the reader was given the state.
+    pub fn skip_to(&mut self, seq: u64) {
+        self.after = self.after.max(seq);
+    }
+
+    /// The next thing for the reader, at the latest at `deadline`. Events come as many as `bounds` allow.
+    pub async fn next(
+        &mut self,
+        bounds: PageBounds,
+        deadline: Instant,
+    ) -> Result<Delivery, StoreError> {
+        // The hidden positions that are due to be told shorten the wait.
+        let told = self.hidden_since.map(|since| since + HIDDEN_TOLD_EVERY);
+        let until = told.map_or(deadline, |told| told.min(deadline));
+        if let Some(delivery) = self.look(bounds).await? {
+            return Ok(delivery);
+        }
+        if self.wait(until).await {
+            return Ok(self.look(bounds).await?.unwrap_or(Delivery::Woken));
+        }
+        Ok(match self.hidden > 0 {
+            true => self.told_moved(),
+            false => Delivery::Silence,
+        })
+    }
+
+    /// Waits for a wake that was not seen yet. Tells whether there was one before `until`.
+    async fn wait(&mut self, until: Instant) -> bool {
+        let listening = self.subscriber.listen();
+        tokio::pin!(listening);
+        #[cfg(feature = "faults")]
+        if crate::store::committer::is_mutant("mutant_subscribe_after_read") {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            return tokio::time::timeout_at(until, listening).await.is_ok();
+        }
+        // Listen before comparing: a wake between the last look and here has moved the count, a later one ends the wait.
+        listening.as_mut().enable();
+        let wakes = self.subscriber.wakes();
+        if wakes != self.wakes_seen {
+            self.wakes_seen = wakes;
+            return true;
+        }
+        tokio::time::timeout_at(until, listening).await.is_ok()
+    }
+
+    /// What there is for the reader now.
+    async fn look(&mut self, bounds: PageBounds) -> Result<Option<Delivery>, StoreError> {
+        if let Some(reset) = self.reset.take() {
+            return Ok(Some(Delivery::Reset(*reset)));
+        }
+        if self.is_live_told
+            && let Some(signals) = self.signals()
+        {
+            return Ok(Some(Delivery::Signals(signals)));
+        }
+        loop {
+            let view = self.store.view(self.user);
+            if view.epoch != self.epoch {
+                return Ok(Some(Delivery::Reset(self.start_anew(&view))));
+            }
+            match self.store.read(self.user, self.after, bounds).await? {
+                Read::AtTail => break,
+                Read::Gone { floor } => {
+                    #[cfg(feature = "faults")]
+                    if crate::store::committer::is_mutant("mutant_drop_without_reset") {
+                        self.after = floor - 1;
+                        continue;
+                    }
+                    return Ok(Some(Delivery::Reset(self.fell_behind(floor))));
+                }
+                Read::Page(page) => {
+                    if let Some(delivery) = self.take(page) {
+                        return Ok(Some(delivery));
+                    }
+                }
+            }
+        }
+        if !self.is_live_told {
+            self.is_live_told = true;
+            return Ok(Some(Delivery::Live));
+        }
+        Ok(None)
+    }
+
+    /// Moves past a page and leaves out what is hidden.
+    fn take(&mut self, mut page: Page) -> Option<Delivery> {
+        let last = page.last()?.seq;
+        assert_eq!(
+            page[0].seq,
+            self.after + 1,
+            "a page begins right after the cursor"
+        );
+        self.after = last;
+        let read = page.len();
+        page.retain(|entry| self.is_shown(&entry.event));
+        match page.last() {
+            // The position is told with the last event that is shown; those hidden behind it count anew.
+            Some(shown) => {
+                self.hidden = u32::try_from(last - shown.seq).unwrap_or(u32::MAX);
+                self.hidden_since = (self.hidden > 0).then(Instant::now);
+                return Some(Delivery::Events(page));
+            }
+            None => self.hidden += u32::try_from(read).unwrap_or(u32::MAX),
+        }
+        match self.hidden {
+            HIDDEN_EVENTS_MAX.. => Some(self.told_moved()),
+            _ => {
+                self.hidden_since.get_or_insert_with(Instant::now);
+                None
+            }
+        }
+    }
+
+    fn told_moved(&mut self) -> Delivery {
+        self.hidden = 0;
+        self.hidden_since = None;
+        Delivery::Moved
+    }
+
+    fn is_shown(&self, event: &Event) -> bool {
+        let is_own = self.conn.is_some() && event.exclude_conn == self.conn;
+        !is_own && self.filter.shows(event.event_type(), event.topic())
+    }
+
+    fn signals(&mut self) -> Option<SmallVec<[Arc<Signal>; 2]>> {
+        let now_ms = self.store.now_ms();
+        let mut signals = self
+            .subscriber
+            .signals_after(&mut self.signals_seen, now_ms);
+        signals.retain(|signal| {
+            let is_own = self.conn.is_some() && signal.exclude_conn == self.conn;
+            !is_own
+                && self.filter.shows(
+                    signal.event_type.as_str(),
+                    signal.topic.as_ref().map(|topic| topic.as_str()),
+                )
+        });
+        (!signals.is_empty()).then_some(signals)
+    }
+
+    /// Retention overtook the reader.
+    fn fell_behind(&mut self, floor: u64) -> Reset {
+        let view = self.store.view(self.user);
+        let requested = self.position().to_string();
+        let view = View {
+            floor: floor.max(view.floor),
+            ..view
+        };
+        let reset = reset(ResetReason::Trimmed, requested, &view, self.on_gap);
+        self.after = reset.resumed.seq;
+        reset
+    }
+
+    /// The log was created anew under the reader.
+    fn start_anew(&mut self, view: &View) -> Reset {
+        let reset = reset(
+            ResetReason::Epoch,
+            self.position().to_string(),
+            view,
+            self.on_gap,
+        );
+        self.epoch = view.epoch;
+        self.after = reset.resumed.seq;
+        reset
+    }
+}
+
+/// Where a start puts the cursor, with the reset that must be told first.
+async fn place(
+    store: &Store,
+    user: UserNo,
+    view: &View,
+    start: Start,
+    on_gap: OnGap,
+) -> Result<(u64, Option<Reset>), StoreError> {
+    let refused = |reason, requested: String| {
+        let reset = reset(reason, requested, view, on_gap);
+        (reset.resumed.seq, Some(reset))
+    };
+    Ok(match start {
+        Start::Now => (view.tail, None),
+        Start::Oldest => (view.floor - 1, None),
+        Start::Last(count) => (view.tail.saturating_sub(count).max(view.floor - 1), None),
+        Start::Since(time_ms) => (store.seq_before(user, time_ms).await?, None),
+        Start::Malformed(text) => refused(ResetReason::Malformed, text),
+        Start::After(position) if position.epoch != view.epoch => {
+            refused(ResetReason::Epoch, position.to_string())
+        }
+        Start::After(position) => after(position.seq, view).map_or_else(
+            |reason| refused(reason, position.to_string()),
+            |seq| (seq, None),
+        ),
+        Start::AfterSeq(seq) => after(seq, view)
+            .map_or_else(|reason| refused(reason, seq.to_string()), |seq| (seq, None)),
+    })
+}
+
+fn after(seq: u64, view: &View) -> Result<u64, ResetReason> {
+    if seq > view.tail {
+        return Err(ResetReason::Ahead);
+    }
+    if seq + 1 < view.floor {
+        #[cfg(feature = "faults")]
+        if crate::store::committer::is_mutant("mutant_drop_without_reset") {
+            return Ok(view.floor - 1);
+        }
+        return Err(ResetReason::Trimmed);
+    }
+    #[cfg(feature = "faults")]
+    if crate::store::committer::is_mutant("mutant_resume_inclusive") {
+        return Ok(seq.saturating_sub(1).max(view.floor - 1));
+    }
+    Ok(seq)
+}
+
+fn reset(reason: ResetReason, requested: String, view: &View, on_gap: OnGap) -> Reset {
+    let resumed = match on_gap {
+        OnGap::Head => view.tail,
+        OnGap::Earliest => view.floor - 1,
+    };
+    Reset {
+        reason,
+        requested,
+        earliest: view.floor,
+        head: Position {
+            epoch: view.epoch,
+            seq: view.tail,
+        },
+        resumed: Position {
+            epoch: view.epoch,
+            seq: resumed,
+        },
+    }
+}

@@ -1,0 +1,230 @@
+//! Every route, and the order of what happens to a request before it reaches its handler.
+//!
+//! Promises: a request has an id, its log line has no query and no token, a panic in a handler becomes a 500 that is
+//! counted, and every refusal is a problem object. What a route means is its handler's business.
+
+pub mod body;
+pub mod caller;
+pub mod commands;
+pub mod connections;
+pub mod error;
+pub mod events;
+pub mod ops;
+pub mod pages;
+pub mod poll;
+pub mod publish;
+pub mod session;
+pub mod socket;
+pub mod state;
+pub mod stream;
+pub mod topics;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, Version, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, delete, get, post, put};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::http::error::{Problem, REQUEST_ID};
+use crate::http::state::App;
+use crate::metrics::Refusal;
+
+const READ_ALIASES: [(&str, &str); 3] = [
+    ("/api/v1/realtime/poll", "format=json&wait=30"),
+    ("/api/v1/realtime/stream", "format=sse"),
+    ("/api/v1/events/missed", "format=json&wait=0"),
+];
+
+/// All routes of PROTOCOL.md that this version knows.
+fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/events", get(events::read))
+        .route("/v1/ws", any(socket::socket))
+        .route("/ws", any(socket::socket))
+        .route("/v1/publish", post(publish::publish))
+        .route("/v1/users/{user}/notify", post(publish::notify))
+        .route("/v1/topics/{topic}/subscribers", get(topics::list))
+        .route(
+            "/v1/topics/{topic}/subscribers/{user}",
+            put(topics::subscribe).delete(topics::unsubscribe),
+        )
+        .route("/v1/ack", post(ops::ack))
+        .route("/v1/state", get(ops::state))
+        .route("/v1/session", post(session::create).delete(session::remove))
+        .route("/v1/session/refresh", post(session::refresh))
+        .route("/v1/tickets", post(session::ticket))
+        .route("/v1/admin/revoke", post(ops::revoke))
+        .route("/v1/admin/connections/{conn}", delete(ops::disconnect))
+        .route("/demo/login", post(session::demo_login))
+        .route("/healthz", get(ops::health))
+        .route("/readyz", get(ops::ready))
+        .route("/metrics", get(ops::metrics))
+        .route("/", get(pages::index))
+        .route("/static/{*path}", get(pages::file))
+}
+
+/// Paths of older documents lead to the same handler, with the query that they stood for.
+fn aliases(app: &Arc<App>) -> Router<Arc<App>> {
+    let add = |router: Router<Arc<App>>, (path, query): (&'static str, &'static str)| {
+        let app = Arc::clone(app);
+        let handler = move |mut request: Request| {
+            let given = request
+                .uri()
+                .query()
+                .map(|given| format!("&{given}"))
+                .unwrap_or_default();
+            // A parameter named twice would be refused, so the alias only adds what was not given.
+            let added = query.split('&').filter(|pair| {
+                let name = pair.split('=').next().unwrap_or(pair);
+                !given.contains(&format!("&{name}="))
+            });
+            let added: Vec<&str> = added.collect();
+            let query = format!("{}{given}", added.join("&"));
+            if let Ok(uri) = format!("/v1/events?{}", query.trim_start_matches('&')).parse() {
+                *request.uri_mut() = uri;
+            }
+            let (parts, _) = request.into_parts();
+            events::read(State(app), parts)
+        };
+        router.route(path, get(handler))
+    };
+    READ_ALIASES.into_iter().fold(Router::new(), add)
+}
+
+/// The router: the outermost layer stands last.
+pub fn router(app: Arc<App>) -> Router {
+    routes()
+        .merge(aliases(&app))
+        .layer(DefaultBodyLimit::max(app.config.limits.body_bytes))
+        .layer(CatchPanicLayer::custom(PanicCounter(Arc::clone(&app))))
+        .layer(cors(&app))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
+        .with_state(app)
+}
+
+/// Gives the request its id, refuses what is malformed beyond doubt, and writes the log line.
+async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let id = app.random.hex(8);
+    let value = HeaderValue::from_str(&id).expect("hexadecimal digits are a header value");
+    request.headers_mut().insert(REQUEST_ID, value.clone());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let started = tokio::time::Instant::now();
+    let response = match malformed(&request) {
+        None => next.run(request).await,
+        Some(problem) => problem.into_response(),
+    };
+    let mut response = error::rendered(response, &id);
+    let status = response.status().as_u16();
+    let duration_ms = started.elapsed().as_millis() as u64;
+    if let Some(problem) = response.extensions().get::<Problem>() {
+        app.metrics
+            .refusals
+            .get_or_create(&Refusal { code: problem.code })
+            .inc();
+        let code = problem.code;
+        tracing::info!(request_id = %id, %method, path, status, code, duration_ms, "a request was refused");
+    } else {
+        tracing::debug!(request_id = %id, %method, path, status, duration_ms, "a request was answered");
+    }
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, value);
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// What no route would take: two hosts or none, a path or query that is not UTF-8.
+fn malformed(request: &Request) -> Option<Problem> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let needs_host = request.version() == Version::HTTP_11;
+    if hosts > 1 || (needs_host && hosts == 0) {
+        return Some(Problem::bad_request(
+            "invalid_host",
+            "a request names its host once",
+        ));
+    }
+    let encoding = request.headers().get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| encoding != "identity") {
+        let status = axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        let message = "compressed request bodies are not read here: send the body as it is";
+        return Some(Problem::new(status, "unsupported_encoding", message));
+    }
+    let uri = request.uri();
+    let is_utf8 = |text: &str| is_utf8_decoded(text.as_bytes());
+    match is_utf8(uri.path()) && uri.query().is_none_or(is_utf8) {
+        true => None,
+        false => Some(Problem::bad_request(
+            "invalid_url",
+            "the percent-encoded bytes of the URL are not UTF-8",
+        )),
+    }
+}
+
+fn is_utf8_decoded(text: &[u8]) -> bool {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        match (byte, digit(text.get(at + 1)), digit(text.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    std::str::from_utf8(&decoded).is_ok()
+}
+
+/// Pages of `server.allowed_origins` may read answers and send credentials; others may not.
+fn cors(app: &App) -> CorsLayer {
+    let origins = app.config.server.allowed_origins.iter();
+    let origins = origins.filter_map(|origin| HeaderValue::from_str(origin).ok());
+    let named = |name| HeaderName::from_static(name);
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_credentials(true)
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::CACHE_CONTROL,
+            named("last-event-id"),
+            named("idempotency-key"),
+        ])
+        .expose_headers([header::RETRY_AFTER, named(REQUEST_ID)])
+        .max_age(Duration::from_secs(3600))
+}
+
+/// A panic is a fault of ours: it is counted, logged and answered.
+#[derive(Clone)]
+struct PanicCounter(Arc<App>);
+
+impl tower_http::catch_panic::ResponseForPanic for PanicCounter {
+    type ResponseBody = Body;
+
+    fn response_for_panic(&mut self, _: Box<dyn std::any::Any + Send>) -> Response {
+        self.0.metrics.panics.inc();
+        tracing::error!("a handler panicked");
+        axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    }
+}

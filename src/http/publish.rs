@@ -1,0 +1,650 @@
+//! `POST /v1/publish` and `POST /v1/users/{user}/notify`: from a request's bytes to publications.
+//!
+//! Promises: an item is read strictly, unknown fields are refused; a batch gives one result or error per item, in
+//! order; an atomic one that has a fault changes nothing. Payloads become JSON bytes here, once.
+
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::Json as JsonBody;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::clock::rfc3339;
+use crate::event::{
+    Actor, ConnId, Draft, Event, EventId, EventType, Invalid, Json, Key, Signal, Topic, UserId,
+};
+use crate::http::caller::Caller;
+use crate::http::error::{ItemError, Problem};
+use crate::http::state::App;
+use crate::publish::{self, Audience, BatchError, Publication, Receipt};
+use crate::store::keys;
+
+/// Events in one request with `events`.
+const BATCH_EVENTS_MAX: usize = 500;
+/// Events of a request that are under way at once.
+const UNDER_WAY: usize = 256;
+const TTL_SECONDS_MAX: f64 = 86_400.0;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Item<'a> {
+    to: To<'a>,
+    #[serde(rename = "type", borrow)]
+    event_type: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    topic: Option<Cow<'a, str>>,
+    #[serde(default)]
+    actor: Option<Actor>,
+    #[serde(default)]
+    ephemeral: bool,
+    /// Seconds after which an ephemeral event need not be told any more.
+    #[serde(default)]
+    ttl: Option<f64>,
+    #[serde(borrow, default)]
+    collapse_key: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    exclude_conn: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+enum To<'a> {
+    User(#[serde(borrow)] Cow<'a, str>),
+    Users(#[serde(borrow)] Vec<Cow<'a, str>>),
+    Topic(#[serde(borrow)] Cow<'a, str>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    events: Vec<&'a RawValue>,
+    #[serde(default)]
+    atomic: bool,
+}
+
+/// One item, checked: it goes into logs, or to open connections only.
+enum Checked {
+    Durable(Publication),
+    Ephemeral {
+        to: Audience,
+        id: EventId,
+        time_ms: u64,
+        signal: Box<Signal>,
+    },
+}
+
+/// What all items of a request have in common.
+struct Request<'a> {
+    app: &'a App,
+    caller: &'a UserId,
+    idempotency_key: Option<Key>,
+}
+
+pub async fn publish(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<axum::response::Response, Problem> {
+    caller.must_publish()?;
+    let body = body?;
+    let text = std::str::from_utf8(&body).map_err(|_| not_utf8())?;
+    let request = Request {
+        app: &app,
+        caller: caller.user(),
+        idempotency_key: idempotency_key(&headers)?,
+    };
+    let started = tokio::time::Instant::now();
+    let response = match media_type(&headers) {
+        "application/json" | "" => request.json(text).await,
+        "application/x-ndjson" => request.lines(text).await,
+        _ => Err(unsupported("application/json or application/x-ndjson")),
+    };
+    app.metrics
+        .publish_seconds
+        .observe(started.elapsed().as_secs_f64());
+    response
+}
+
+fn not_utf8() -> Problem {
+    Problem::bad_request("invalid_json", "the body is not UTF-8")
+}
+
+fn unsupported(wanted: &str) -> Problem {
+    let message = format!("the body must be {wanted}; say so in Content-Type");
+    Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        message,
+    )
+}
+
+/// The media type without its parameters.
+pub fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    value.split(';').next().unwrap_or("").trim()
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let refused = || {
+        Problem::bad_request(
+            "invalid_key",
+            "Idempotency-Key must be 1 to 128 printable characters",
+        )
+    };
+    let text = value.to_str().map_err(|_| refused())?;
+    text.trim_matches('"')
+        .parse()
+        .map(Some)
+        .map_err(|_| refused())
+}
+
+fn invalid_json(error: &serde_json::Error) -> Problem {
+    // A fault that a field's own rule told keeps its words; serde adds where it is.
+    Problem::bad_request(
+        "invalid_json",
+        format!("the body is not what this call takes: {error}"),
+    )
+}
+
+impl Request<'_> {
+    async fn json(&self, text: &str) -> Result<axum::response::Response, Problem> {
+        if is_batch(text) {
+            let batch: Batch<'_> =
+                serde_json::from_str(text).map_err(|error| invalid_json(&error))?;
+            return match batch.events.len() {
+                0 => Err(Problem::bad_request("empty_batch", "events is empty")),
+                1..=BATCH_EVENTS_MAX if batch.atomic => self.together(&batch.events).await,
+                1..=BATCH_EVENTS_MAX => {
+                    let items: Vec<&str> = batch.events.iter().map(|item| item.get()).collect();
+                    self.each(&items).await
+                }
+                _ => Err(Problem::bad_request(
+                    "too_many_events",
+                    "a batch holds at most 500 events",
+                )),
+            };
+        }
+        self.pace(1)?;
+        let checked = self.check(text, None)?;
+        let receipt = self.send(checked).await?;
+        Ok((StatusCode::CREATED, JsonBody(told(&receipt))).into_response())
+    }
+
+    async fn lines(&self, text: &str) -> Result<axum::response::Response, Problem> {
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .collect();
+        match lines.is_empty() {
+            true => Err(Problem::bad_request(
+                "empty_batch",
+                "the body holds no line",
+            )),
+            false => self.each(&lines).await,
+        }
+    }
+
+    fn pace(&self, events: usize) -> Result<(), Problem> {
+        let events = u32::try_from(events)
+            .ok()
+            .and_then(NonZeroU32::new)
+            .unwrap_or(NonZeroU32::MIN);
+        self.app
+            .limits
+            .publish(events)
+            .map_err(Problem::rate_limited)
+    }
+
+    /// One result or error for each item; the commits of many share a sync.
+    async fn each(&self, items: &[&str]) -> Result<axum::response::Response, Problem> {
+        use futures_util::StreamExt;
+        self.pace(items.len())?;
+        let mut sent = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            sent.push(self.one(index, item));
+        }
+        let results: Vec<Value> = futures_util::stream::iter(sent)
+            .buffered(UNDER_WAY)
+            .collect()
+            .await;
+        Ok(JsonBody(json!({ "results": results })).into_response())
+    }
+
+    async fn one(&self, index: usize, item: &str) -> Value {
+        let receipt = match self.check(item, Some(index)) {
+            Ok(checked) => self.send(checked).await,
+            Err(problem) => Err(problem),
+        };
+        receipt.map_or_else(|problem| refused(&problem), |receipt| told(&receipt))
+    }
+
+    /// All items or none.
+    async fn together(&self, items: &[&RawValue]) -> Result<axum::response::Response, Problem> {
+        self.pace(items.len())?;
+        let mut publications = Vec::new();
+        let mut errors = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            match self.check(item.get(), Some(index)) {
+                Ok(Checked::Durable(publication)) => publications.push(publication),
+                Ok(Checked::Ephemeral { .. }) => {
+                    let message = "an ephemeral event cannot be part of an atomic batch".to_owned();
+                    errors.push(ItemError {
+                        index,
+                        code: "invalid_event",
+                        message,
+                    });
+                }
+                Err(problem) => errors.push(ItemError {
+                    index,
+                    code: problem.code,
+                    message: problem.message,
+                }),
+            }
+        }
+        if !errors.is_empty() {
+            let problem = Problem::bad_request(
+                "invalid_batch",
+                "nothing was stored: some events are at fault",
+            );
+            return Err(problem.with_errors(errors));
+        }
+        match publish::publish_together(&self.app.store, publications).await {
+            Ok(receipts) => {
+                let results: Vec<Value> = receipts.iter().map(told).collect();
+                Ok(JsonBody(json!({ "results": results })).into_response())
+            }
+            Err(BatchError { index, error }) => {
+                let problem = Problem::from(error);
+                let fault = |index| ItemError {
+                    index,
+                    code: problem.code,
+                    message: problem.message.clone(),
+                };
+                let errors = index.map(fault).into_iter().collect();
+                Err(problem.clone().with_errors(errors))
+            }
+        }
+    }
+
+    fn check(&self, text: &str, index: Option<usize>) -> Result<Checked, Problem> {
+        let item: Item<'_> = serde_json::from_str(text).map_err(|error| invalid_json(&error))?;
+        let to = self.audience(&item.to)?;
+        let topic = match (&item.topic, &to) {
+            (Some(topic), _) => Some(topic.parse()?),
+            (None, Audience::Topic(topic)) => Some(topic.clone()),
+            (None, _) => None,
+        };
+        let data = item
+            .data
+            .map(Json::checked)
+            .transpose()?
+            .unwrap_or_else(Json::null);
+        if data.as_str().len() > self.app.config.limits.event_bytes {
+            let message = "the data of an event is larger than limits.event_bytes";
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "event_too_large",
+                message,
+            ));
+        }
+        let time_ms = self.app.clock.now_ms();
+        let given: Option<EventId> = item.id.as_deref().map(str::parse).transpose()?;
+        let draft = Draft {
+            id: given.clone().unwrap_or_else(|| new_id(self.app, time_ms)),
+            event_type: EventType::published(&item.event_type)?,
+            time_ms,
+            topic,
+            actor: item.actor,
+            data,
+            exclude_conn: item
+                .exclude_conn
+                .as_deref()
+                .map(str::parse::<ConnId>)
+                .transpose()?,
+        };
+        let collapse_key: Option<Key> = item.collapse_key.as_deref().map(str::parse).transpose()?;
+        if item.ephemeral {
+            let signal = Box::new(Signal::of(&draft, collapse_key.as_ref(), ttl_ms(item.ttl)?));
+            return Ok(Checked::Ephemeral {
+                to,
+                id: draft.id,
+                time_ms,
+                signal,
+            });
+        }
+        if item.ttl.is_some() {
+            return Err(Invalid::new(
+                "invalid_event",
+                "ttl is for ephemeral events; logs have their retention",
+            )
+            .into());
+        }
+        let fingerprint = fingerprint(&draft, &to, given.as_ref(), collapse_key.as_ref());
+        Ok(Checked::Durable(Publication {
+            event: Event::of(&draft),
+            keys: self.keys(given.as_ref(), index),
+            to,
+            fingerprint,
+        }))
+    }
+
+    fn audience(&self, to: &To<'_>) -> Result<Audience, Problem> {
+        Ok(match to {
+            To::User(user) => Audience::User(user.parse()?),
+            To::Topic(topic) => Audience::Topic(topic.parse()?),
+            To::Users(users) if users.is_empty() => {
+                return Err(Problem::bad_request("no_recipient", "users is empty"));
+            }
+            To::Users(users) if users.len() > self.app.config.limits.recipients => {
+                let message =
+                    "more users than limits.recipients; a topic can have any number of subscribers";
+                return Err(Problem::bad_request("too_many_recipients", message));
+            }
+            To::Users(users) => {
+                let users: Result<Vec<UserId>, Invalid> =
+                    users.iter().map(|user| user.parse()).collect();
+                Audience::Users(users?)
+            }
+        })
+    }
+
+    /// Hashes under which a repeat of this item is known: its id is everyone's, an Idempotency-Key its caller's own.
+    fn keys(&self, id: Option<&EventId>, index: Option<usize>) -> Vec<[u8; 16]> {
+        let of_id = id.map(|id| keys::hash(&[b"id", id.as_str().as_bytes()]));
+        let place = index.map_or(String::new(), |index| index.to_string());
+        let of_key = self.idempotency_key.as_ref().map(|key| {
+            let parts = [
+                b"key".as_slice(),
+                self.caller.as_str().as_bytes(),
+                key.as_str().as_bytes(),
+                place.as_bytes(),
+            ];
+            keys::hash(&parts)
+        });
+        of_id.into_iter().chain(of_key).collect()
+    }
+
+    async fn send(&self, checked: Checked) -> Result<Receipt, Problem> {
+        match checked {
+            Checked::Durable(publication) => {
+                let receipt = publish::publish(&self.app.store, publication).await?;
+                if receipt.is_duplicate {
+                    self.app.metrics.duplicates.inc();
+                }
+                Ok(receipt)
+            }
+            Checked::Ephemeral {
+                to,
+                id,
+                time_ms,
+                signal,
+            } => {
+                let recipients =
+                    publish::signal(&self.app.store, &self.app.wakes, &to, *signal).await?;
+                self.app.metrics.signals.inc();
+                Ok(Receipt {
+                    id,
+                    time_ms,
+                    recipients,
+                    is_duplicate: false,
+                    position: None,
+                })
+            }
+        }
+    }
+}
+
+/// Whether the body is an object with `events`. One look at the keys decides; a body that is neither is told so later.
+fn is_batch(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Look<'a> {
+        #[serde(borrow)]
+        events: Option<&'a RawValue>,
+    }
+    text.contains("\"events\"")
+        && serde_json::from_str::<Look<'_>>(text).is_ok_and(|look| look.events.is_some())
+}
+
+fn new_id(app: &App, time_ms: u64) -> EventId {
+    #[cfg(feature = "faults")]
+    if crate::store::committer::is_mutant("mutant_id_from_clock") {
+        return format!("{time_ms}").parse().expect("digits are plain");
+    }
+    app.random
+        .uuid_v7(time_ms)
+        .parse()
+        .expect("a UUID is plain")
+}
+
+fn ttl_ms(ttl: Option<f64>) -> Result<Option<u64>, Invalid> {
+    match ttl {
+        None => Ok(None),
+        Some(seconds) if seconds > 0.0 && seconds <= TTL_SECONDS_MAX => {
+            Ok(Some((seconds * 1_000.0).ceil() as u64))
+        }
+        Some(_) => Err(Invalid::new(
+            "invalid_ttl",
+            "ttl is a number of seconds, more than 0 and at most 86400",
+        )),
+    }
+}
+
+/// Everything that a repeat must have in common with the first; not the time, nor an id that the server made.
+fn fingerprint(
+    draft: &Draft,
+    to: &Audience,
+    id: Option<&EventId>,
+    collapse_key: Option<&Key>,
+) -> [u8; 16] {
+    let names = match to {
+        Audience::User(user) => format!("user {user}"),
+        Audience::Topic(topic) => format!("topic {topic}"),
+        Audience::Users(users) => {
+            let mut names: Vec<&str> = users.iter().map(UserId::as_str).collect();
+            names.sort_unstable();
+            names.dedup();
+            format!("users {}", names.join(" "))
+        }
+    };
+    let actor = draft
+        .actor
+        .as_ref()
+        .map(|actor| serde_json::to_string(actor).unwrap_or_default());
+    keys::hash(&[
+        names.as_bytes(),
+        id.map_or("", EventId::as_str).as_bytes(),
+        draft.event_type.as_str().as_bytes(),
+        draft.topic.as_ref().map_or("", Topic::as_str).as_bytes(),
+        actor.unwrap_or_default().as_bytes(),
+        draft.data.as_str().as_bytes(),
+        collapse_key.map_or("", Key::as_str).as_bytes(),
+        draft
+            .exclude_conn
+            .as_ref()
+            .map_or("", ConnId::as_str)
+            .as_bytes(),
+    ])
+}
+
+fn told(receipt: &Receipt) -> Value {
+    let mut told = json!({
+        "id": receipt.id.as_str(),
+        "time": rfc3339(receipt.time_ms),
+        "recipients": receipt.recipients,
+        "duplicate": receipt.is_duplicate,
+    });
+    if let Some(position) = receipt.position {
+        told["seq"] = position.seq.into();
+        told["cursor"] = position.to_string().into();
+    }
+    told
+}
+
+fn refused(problem: &Problem) -> Value {
+    json!({ "error": { "status": problem.status().as_u16(), "code": problem.code, "message": problem.message } })
+}
+
+/// A notification as a backend writes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Notice<'a> {
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    title: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    body: Cow<'a, str>,
+    #[serde(borrow, default)]
+    link: Option<Cow<'a, str>>,
+    #[serde(default)]
+    actor: Option<Actor>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+const KIND_OF_TEXT: &str = "announcement";
+const TITLE_CHARS_MAX: usize = 200;
+const BODY_CHARS_MAX: usize = 8_000;
+const LINK_CHARS_MAX: usize = 2_000;
+
+pub async fn notify(
+    State(app): State<Arc<App>>,
+    Path(user): Path<String>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<axum::response::Response, Problem> {
+    caller.must_publish()?;
+    let user: UserId = user.parse()?;
+    let body = body?;
+    let text = std::str::from_utf8(&body).map_err(|_| not_utf8())?;
+    let notice = match media_type(&headers) {
+        "application/json" => serde_json::from_str(text).map_err(|error| invalid_json(&error))?,
+        // What `curl -d` says of a plain text.
+        "text/plain" | "application/x-www-form-urlencoded" | "" => Notice::of_text(text),
+        _ => return Err(unsupported("text/plain or application/json")),
+    };
+    let request = Request {
+        app: &app,
+        caller: caller.user(),
+        idempotency_key: idempotency_key(&headers)?,
+    };
+    request.pace(1)?;
+    let publication = notice.publication(&request, user)?;
+    let receipt = request.send(Checked::Durable(publication)).await?;
+    Ok((StatusCode::CREATED, JsonBody(told(&receipt))).into_response())
+}
+
+impl<'a> Notice<'a> {
+    fn of_text(text: &'a str) -> Notice<'a> {
+        let body = Cow::Borrowed(text.trim_end_matches(['\r', '\n']));
+        Notice {
+            kind: KIND_OF_TEXT.into(),
+            title: None,
+            body,
+            link: None,
+            actor: None,
+            data: None,
+        }
+    }
+
+    fn publication(&self, request: &Request<'_>, user: UserId) -> Result<Publication, Problem> {
+        self.check()?;
+        let time_ms = request.app.clock.now_ms();
+        let id = new_id(request.app, time_ms);
+        let data = self.data.map(Json::checked).transpose()?;
+        let notification = json!({
+            "kind": self.kind, "title": self.title, "body": self.body, "link": self.link,
+            "actor": self.actor, "read": false,
+        });
+        let mut notification = notification;
+        let with_id = |notification: &mut Value, id: &str| notification["id"] = id.into();
+        if let Some(data) = &data {
+            notification["data"] =
+                serde_json::from_str(data.as_str()).map_err(|error| invalid_json(&error))?;
+        }
+        // A repeat has another id of its own, so the fingerprint is taken without it.
+        let mut draft = Draft {
+            id: id.clone(),
+            event_type: "notification.new".parse().expect("a valid type"),
+            time_ms,
+            topic: None,
+            actor: self.actor.clone(),
+            data: Json::of(&notification),
+            exclude_conn: None,
+        };
+        if draft.data.as_str().len() > request.app.config.limits.event_bytes {
+            let message = "the notification is larger than limits.event_bytes";
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "event_too_large",
+                message,
+            ));
+        }
+        let to = Audience::User(user);
+        let fingerprint = fingerprint(&draft, &to, None, None);
+        with_id(&mut notification, id.as_str());
+        draft.data = Json::of(&notification);
+        Ok(Publication {
+            event: Event::of(&draft),
+            keys: request.keys(None, None),
+            to,
+            fingerprint,
+        })
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        let refused = |message: &str| Err(Invalid::new("invalid_notification", message));
+        let is_kind =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+        if !(1..=32).contains(&self.kind.len()) || !self.kind.bytes().all(is_kind) {
+            return refused("kind must be 1 to 32 characters of a-z 0-9 _ -");
+        }
+        if self.body.is_empty() && self.title.is_none() {
+            return refused("a notification needs a body or a title");
+        }
+        if self.body.chars().count() > BODY_CHARS_MAX {
+            return refused("body is at most 8000 characters");
+        }
+        if self
+            .title
+            .as_ref()
+            .is_some_and(|title| title.chars().count() > TITLE_CHARS_MAX)
+        {
+            return refused("title is at most 200 characters");
+        }
+        match &self.link {
+            Some(link) if link.len() > LINK_CHARS_MAX || !is_link(link) => {
+                refused("link must begin with https://, http:// or /, at most 2000 characters")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Pages show links: nothing but the web's own schemes, or a path on the same site.
+fn is_link(link: &str) -> bool {
+    let is_path = link.starts_with('/') && !link.starts_with("//");
+    let is_web = link.starts_with("https://") || link.starts_with("http://");
+    (is_path || is_web) && !link.chars().any(char::is_control)
+}

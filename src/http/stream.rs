@@ -1,0 +1,456 @@
+//! One open reader, whatever its transport: ready, what the cursor yields, pings, the end of its token, the bye.
+//!
+//! Promises: `ready` is first, `reset` comes before any event, silence is broken by a ping, and whoever is ended is
+//! told why. A turn may be dropped while it waits and loses nothing. It never queues an event.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use crate::clock::rfc3339;
+use crate::cursor::start::Start;
+use crate::cursor::{Cursor, Delivery, Reset, TURN_BYTES, Wish};
+use crate::event::ConnId;
+use crate::features::snapshot::{EMPTY_BADGE, snapshot};
+use crate::features::ticket::Riding;
+use crate::frame::{Control, Layout, Ready};
+use crate::http::caller::Caller;
+use crate::http::connections::{Closing, Connections, Listed, Newcomer};
+use crate::http::error::Problem;
+use crate::http::state::App;
+use crate::id::{Position, UserNo};
+use crate::limits::Full;
+use crate::metrics::{Outcome, Transport};
+use crate::store::StoreError;
+use crate::store::read::PageBounds;
+use crate::token::LEEWAY_MS;
+
+/// A reader hears this long before the end of its token.
+const AUTH_NOTICE_MS: u64 = 60_000;
+/// Where readers reconnect after a drain, they are spread over this time.
+pub const DRAIN_RETRY_MS: std::ops::RangeInclusive<u64> = 1_000..=30_000;
+const TURN_BOUNDS: PageBounds = PageBounds {
+    bytes: TURN_BYTES,
+    events: usize::MAX,
+};
+
+/// Frames on their way out. On a socket each is a message of its own.
+pub struct Frames {
+    layout: Layout,
+    bytes: BytesMut,
+    /// Where each message ends; filled for sockets only.
+    ends: Vec<usize>,
+}
+
+impl Frames {
+    pub fn new(layout: Layout) -> Frames {
+        Frames {
+            layout,
+            bytes: BytesMut::new(),
+            ends: Vec::new(),
+        }
+    }
+
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes.freeze()
+    }
+
+    /// The messages, each sharing the bytes of all.
+    pub fn into_messages(self) -> impl Iterator<Item = Bytes> {
+        let bytes = self.bytes.freeze();
+        let mut start = 0;
+        self.ends.into_iter().map(move |end| {
+            let message = bytes.slice(start..end);
+            start = end;
+            message
+        })
+    }
+
+    fn control(&mut self, control: &Control<'_>, retry_ms: Option<u64>) {
+        self.layout.control(&mut self.bytes, control, retry_ms);
+        self.ended();
+    }
+
+    fn ended(&mut self) {
+        if self.layout == Layout::Bare {
+            self.ends.push(self.bytes.len());
+        }
+    }
+}
+
+/// Whether the stream goes on after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    Goes,
+    Ends(Closing),
+}
+
+/// What a reader asked for, beside its position.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    pub transport: &'static str,
+    pub wish: Wish,
+    /// Whether the reader named a position.
+    pub has_position: bool,
+    pub wants_snapshot: bool,
+    pub user_agent: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Greeting,
+    Reading,
+}
+
+pub struct Stream {
+    app: Arc<App>,
+    cursor: Cursor,
+    listed: Listed,
+    user: UserNo,
+    transport: &'static str,
+    phase: Phase,
+    wants_snapshot: bool,
+    has_position: bool,
+    ping_every: Duration,
+    written: Instant,
+    /// End of the token of which the reader was warned.
+    warned_of_ms: u64,
+    _riding: Option<Riding>,
+}
+
+/// Lets a caller in as a reader of its own log.
+pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<Stream, Problem> {
+    if app.connections.is_draining() {
+        return Err(Problem::draining());
+    }
+    let seat = app
+        .limits
+        .connect(caller.user())
+        .map_err(|full| too_many(&full))?;
+    let user = app.store.log(caller.user()).await?;
+    let conn: ConnId = app
+        .random
+        .hex(8)
+        .parse()
+        .expect("hexadecimal digits are plain");
+    let subscriber = app.wakes.subscribe(user);
+    let Opening {
+        transport,
+        wish,
+        has_position,
+        wants_snapshot,
+        user_agent,
+    } = opening;
+    let start = wish.start.clone();
+    let wish = Wish {
+        conn: Some(conn.clone()),
+        ..wish
+    };
+    let cursor = Cursor::open(app.store.clone(), subscriber, user, wish).await?;
+    count_start(app, user, &start, &cursor);
+    let newcomer = Newcomer {
+        id: conn,
+        user,
+        transport,
+        now_ms: app.clock.now_ms(),
+        user_agent: &user_agent,
+        claims: &caller.claims,
+        seat,
+    };
+    let ping_ms = u64::try_from(app.config.stream.ping_seconds.as_millis()).unwrap_or(u64::MAX);
+    Ok(Stream {
+        app: Arc::clone(app),
+        cursor,
+        listed: Connections::list(&app.connections, newcomer),
+        user,
+        transport,
+        phase: Phase::Greeting,
+        wants_snapshot,
+        has_position,
+        ping_every: Duration::from_millis(
+            app.random
+                .between(ping_ms * 9 / 10, ping_ms * 11 / 10)
+                .max(1),
+        ),
+        written: Instant::now(),
+        warned_of_ms: 0,
+        _riding: caller.riding,
+    })
+}
+
+pub fn too_many(full: &Full) -> Problem {
+    let after = Duration::from_secs(5);
+    match full {
+        Full::User => {
+            let message =
+                "this user has as many open connections as limits.connections_per_user allows";
+            let status = axum::http::StatusCode::TOO_MANY_REQUESTS;
+            Problem::new(status, "too_many_connections", message).retry_after(after)
+        }
+        Full::Server => {
+            let message = "the server has as many open connections as limits.connections allows";
+            let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+            Problem::new(status, "server_full", message).retry_after(after)
+        }
+    }
+}
+
+/// Counts how a reader that named a position started, and takes the position as its ack.
+pub fn count_start(app: &App, user: UserNo, start: &Start, cursor: &Cursor) {
+    let result = match (start, cursor.pending_reset()) {
+        (_, Some(reset)) => reset.reason.as_str(),
+        (Start::Now, None) => return,
+        (Start::After(_) | Start::AfterSeq(_), None) => "resumed",
+        (_, None) => "placed",
+    };
+    app.metrics.resumes.get_or_create(&Outcome { result }).inc();
+    if matches!(start, Start::After(_)) && cursor.pending_reset().is_none() {
+        app.acks.note(user, cursor.position().seq);
+    }
+}
+
+impl Stream {
+    pub fn user(&self) -> UserNo {
+        self.user
+    }
+
+    /// A newer token of the same user prolongs the stream.
+    pub fn prolong(&self, claims: &crate::token::Claims) {
+        self.app
+            .connections
+            .prolong(&self.listed.connection, claims);
+    }
+
+    /// Writes what is next for the reader; waits until there is something. On a failed store the reader is cut off.
+    pub async fn turn(&mut self, frames: &mut Frames) -> Turn {
+        if self.phase == Phase::Greeting {
+            self.greet(frames);
+            self.phase = Phase::Reading;
+            return self.wrote(Turn::Goes);
+        }
+        loop {
+            if let Some(closing) = self.closing() {
+                self.say_bye(frames, closing);
+                return self.wrote(Turn::Ends(closing));
+            }
+            if self.warn_of_expiry(frames) {
+                return self.wrote(Turn::Goes);
+            }
+            let delivery = match self.cursor.next(TURN_BOUNDS, self.deadline()).await {
+                Ok(delivery) => delivery,
+                Err(error) => return self.fail(frames, &error),
+            };
+            if self.write(frames, delivery) {
+                return self.wrote(Turn::Goes);
+            }
+        }
+    }
+
+    fn wrote(&mut self, turn: Turn) -> Turn {
+        self.written = Instant::now();
+        if let Turn::Ends(closing) = turn {
+            self.listed.ended(closing.reason());
+        }
+        turn
+    }
+
+    fn fail(&mut self, frames: &mut Frames, error: &StoreError) -> Turn {
+        tracing::error!(%error, "a reader is cut off: its log cannot be read");
+        self.say_bye(frames, Closing::Failed);
+        self.wrote(Turn::Ends(Closing::Failed))
+    }
+
+    /// Names why the stream ended from outside, such as a write that timed out.
+    pub fn ended(&mut self, closing: Closing) {
+        self.listed.ended(closing.reason());
+    }
+
+    fn greet(&mut self, frames: &mut Frames) {
+        let stream = &self.app.config.stream;
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let retry_ms = self
+            .app
+            .random
+            .between(millis(stream.retry_ms_min), millis(stream.retry_ms_max))
+            .max(1);
+        let name = self.app.store.name(self.user);
+        let ready = Ready {
+            user: name.as_str(),
+            conn: self.listed.connection.id.as_str(),
+            position: self.cursor.position(),
+            head: self.cursor.head(),
+            ping_ms: millis(stream.ping_seconds),
+            badge: EMPTY_BADGE,
+            auth_expires: &rfc3339(self.listed.connection.expires_ms()),
+        };
+        frames.control(&Control::Ready(ready), Some(retry_ms));
+        if self.wants_snapshot && !self.has_position {
+            self.write_snapshot(frames);
+        }
+    }
+
+    fn write_snapshot(&mut self, frames: &mut Frames) {
+        let snapshot = snapshot(&self.app.store, self.user);
+        self.cursor.skip_to(snapshot.position.seq);
+        frames.control(
+            &Control::Snapshot {
+                position: snapshot.position,
+                state: &snapshot.json,
+            },
+            None,
+        );
+    }
+
+    fn closing(&self) -> Option<Closing> {
+        let ends_ms = self
+            .listed
+            .connection
+            .expires_ms()
+            .saturating_add(LEEWAY_MS);
+        let is_over = self.app.clock.wall_ms() >= ends_ms;
+        self.listed
+            .closing()
+            .or(is_over.then_some(Closing::TokenExpired))
+    }
+
+    fn say_bye(&mut self, frames: &mut Frames, closing: Closing) {
+        let retry_ms = match closing {
+            Closing::Drain => self
+                .app
+                .random
+                .between(*DRAIN_RETRY_MS.start(), *DRAIN_RETRY_MS.end()),
+            _ => self.app.random.between(2_000, 6_000),
+        };
+        frames.control(
+            &Control::Bye {
+                reason: closing.reason(),
+            },
+            Some(retry_ms),
+        );
+    }
+
+    /// Tells once for each token that its end is near.
+    fn warn_of_expiry(&mut self, frames: &mut Frames) -> bool {
+        let expires_ms = self.listed.connection.expires_ms();
+        let left_ms = expires_ms.saturating_sub(self.app.clock.wall_ms());
+        if left_ms > AUTH_NOTICE_MS || self.warned_of_ms == expires_ms {
+            return false;
+        }
+        self.warned_of_ms = expires_ms;
+        frames.control(
+            &Control::Auth {
+                expires_in_seconds: left_ms.div_ceil(1_000),
+            },
+            None,
+        );
+        true
+    }
+
+    /// When something must be said or looked at, should no event come.
+    fn deadline(&self) -> Instant {
+        let expires_ms = self.listed.connection.expires_ms();
+        let next_ms = match self.warned_of_ms == expires_ms {
+            true => expires_ms.saturating_add(LEEWAY_MS),
+            false => expires_ms.saturating_sub(AUTH_NOTICE_MS),
+        };
+        // A timer far in the future would overflow; a day ahead is as good.
+        let wait_ms = next_ms
+            .saturating_sub(self.app.clock.wall_ms())
+            .clamp(1, 86_400_000);
+        let token = Instant::now() + Duration::from_millis(wait_ms);
+        token.min(self.written + self.ping_every)
+    }
+
+    /// Writes one delivery. Tells whether there was anything to write.
+    fn write(&mut self, frames: &mut Frames, delivery: Delivery) -> bool {
+        match delivery {
+            Delivery::Events(page) => {
+                let position = self.cursor.position();
+                for entry in &page {
+                    let position = Position {
+                        seq: entry.seq,
+                        ..position
+                    };
+                    frames
+                        .layout
+                        .event(&mut frames.bytes, position, &entry.event);
+                    frames.ended();
+                }
+                self.count_delivered(page.len(), position);
+            }
+            Delivery::Signals(signals) => {
+                for signal in signals {
+                    frames.layout.signal(&mut frames.bytes, &signal);
+                    frames.ended();
+                }
+            }
+            Delivery::Reset(reset) => {
+                self.write_reset(frames, &reset);
+                if self.wants_snapshot {
+                    self.write_snapshot(frames);
+                }
+            }
+            Delivery::Live => frames.control(
+                &Control::Live {
+                    position: self.cursor.position(),
+                },
+                None,
+            ),
+            Delivery::Moved => self.write_ping(frames, Some(self.cursor.position())),
+            Delivery::Silence if self.written.elapsed() >= self.ping_every => {
+                self.write_ping(frames, None)
+            }
+            Delivery::Silence | Delivery::Woken => return false,
+        }
+        true
+    }
+
+    fn write_ping(&self, frames: &mut Frames, resumable: Option<Position>) {
+        frames.control(
+            &Control::Ping {
+                head: self.cursor.head(),
+                resumable,
+            },
+            None,
+        );
+    }
+
+    fn write_reset(&self, frames: &mut Frames, reset: &Reset) {
+        let result = reset.reason.as_str();
+        self.app
+            .metrics
+            .resets
+            .get_or_create(&Outcome { result })
+            .inc();
+        frames.control(&reset_control(reset), None);
+    }
+
+    fn count_delivered(&self, events: usize, position: Position) {
+        let transport = self.transport;
+        let metrics = &self.app.metrics;
+        metrics
+            .delivered
+            .get_or_create(&Transport { transport })
+            .inc_by(events as u64);
+        metrics
+            .lag_events
+            .observe((self.cursor.head().seq - position.seq) as f64);
+        use std::sync::atomic::Ordering;
+        self.listed
+            .connection
+            .written_seq
+            .store(position.seq, Ordering::Relaxed);
+    }
+}
+
+pub fn reset_control(reset: &Reset) -> Control<'_> {
+    Control::Reset {
+        reason: reset.reason.as_str(),
+        requested: &reset.requested,
+        earliest: reset.earliest,
+        head: reset.head,
+        resumed: reset.resumed,
+    }
+}

@@ -1,0 +1,261 @@
+//! Numbers and names that the server itself gives: user numbers, epochs, positions, event ids, secrets.
+//!
+//! Promises: a position is written and read in one form, `<epoch>-<seq>`; ids and secrets come from the operating
+//! system's random source unless a test gives a seed. It never keeps anything.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use parking_lot::Mutex;
+
+/// The server's own number of a user: dense from 0, never given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserNo(pub u32);
+
+pub const EPOCH_CHARS: usize = 6;
+const EPOCH_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+/// A seq has at most 16 digits (2^53 − 1), so a position has at most 23 characters; nothing longer is looked at.
+const POSITION_CHARS_MAX: usize = EPOCH_CHARS + 1 + 16;
+
+/// Names one life of one user's log.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch([u8; EPOCH_CHARS]);
+
+impl Epoch {
+    /// The epoch of a log's `life` in a store whose random `generation` changes on restore and after damage.
+    pub fn of(generation: u64, user: UserNo, life: u32) -> Epoch {
+        let mut seed = [0; 16];
+        seed[..8].copy_from_slice(&generation.to_le_bytes());
+        seed[8..12].copy_from_slice(&user.0.to_le_bytes());
+        seed[12..].copy_from_slice(&life.to_le_bytes());
+        let hash = digest::digest(&digest::SHA256, &seed);
+        let mut letters = [0; EPOCH_CHARS];
+        for (letter, byte) in letters.iter_mut().zip(hash.as_ref()) {
+            *letter = EPOCH_ALPHABET[usize::from(*byte) % EPOCH_ALPHABET.len()];
+        }
+        Epoch(letters)
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("an epoch is made of ASCII letters and digits")
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// The text is no position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed;
+
+impl FromStr for Epoch {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Epoch, Malformed> {
+        let letters: [u8; EPOCH_CHARS] = text.as_bytes().try_into().map_err(|_| Malformed)?;
+        match letters.iter().all(|letter| EPOCH_ALPHABET.contains(letter)) {
+            true => Ok(Epoch(letters)),
+            false => Err(Malformed),
+        }
+    }
+}
+
+/// A place in one log: everything up to and including `seq` of the log's life `epoch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub epoch: Epoch,
+    pub seq: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{}", self.epoch, self.seq)
+    }
+}
+
+impl FromStr for Position {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Position, Malformed> {
+        if text.len() > POSITION_CHARS_MAX {
+            return Err(Malformed);
+        }
+        let (epoch, seq) = text.split_once('-').ok_or(Malformed)?;
+        Ok(Position {
+            epoch: epoch.parse()?,
+            seq: parse_seq(seq)?,
+        })
+    }
+}
+
+/// Reads a seq: decimal digits without sign or leading zero, at most 2^53 − 1.
+pub fn parse_seq(text: &str) -> Result<u64, Malformed> {
+    let is_plain = (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_plain || (text.len() > 1 && text.starts_with('0')) {
+        return Err(Malformed);
+    }
+    let seq = text.parse().map_err(|_| Malformed)?;
+    if seq > (1 << 53) - 1 {
+        return Err(Malformed);
+    }
+    Ok(seq)
+}
+
+/// Where random numbers come from; a seeded one repeats exactly, for the simulation.
+#[derive(Clone)]
+pub struct Random(Option<Arc<Mutex<fastrand::Rng>>>);
+
+impl Random {
+    pub fn system() -> Random {
+        Random(None)
+    }
+
+    pub fn seeded(seed: u64) -> Random {
+        Random(Some(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)))))
+    }
+
+    pub fn fill(&self, bytes: &mut [u8]) {
+        match &self.0 {
+            Some(seeded) => seeded.lock().fill(bytes),
+            None => aws_lc_rs::rand::fill(bytes)
+                .expect("the operating system's random source does not fail"),
+        }
+    }
+
+    pub fn number(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// A number from `low` to `high`, both included; for jitter, where a slight bias does no harm.
+    pub fn between(&self, low: u64, high: u64) -> u64 {
+        match &self.0 {
+            Some(seeded) => seeded.lock().u64(low..=high.max(low)),
+            None => fastrand::u64(low..=high.max(low)),
+        }
+    }
+
+    /// `bytes` random bytes in lower-case hexadecimal digits.
+    pub fn hex(&self, bytes: usize) -> String {
+        let mut random = vec![0; bytes];
+        self.fill(&mut random);
+        hex(&random)
+    }
+
+    /// A UUIDv7 (RFC 9562): sorts by time.
+    pub fn uuid_v7(&self, unix_ms: u64) -> String {
+        let mut random = [0; 10];
+        self.fill(&mut random);
+        uuid::Builder::from_unix_timestamp_millis(unix_ms, &random)
+            .into_uuid()
+            .to_string()
+    }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("writing to a string does not fail");
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn epochs_differ_by_generation_user_and_life() {
+        let epoch = Epoch::of(1, UserNo(2), 3);
+        assert_eq!(epoch, Epoch::of(1, UserNo(2), 3));
+        for other in [
+            Epoch::of(9, UserNo(2), 3),
+            Epoch::of(1, UserNo(9), 3),
+            Epoch::of(1, UserNo(2), 9),
+        ] {
+            assert_ne!(epoch, other);
+        }
+        assert_eq!(epoch.as_str().parse(), Ok(epoch));
+    }
+
+    #[test]
+    fn only_well_formed_positions_are_read() {
+        let good: Position = "q7m2kd-42".parse().unwrap();
+        assert_eq!((good.epoch.as_str(), good.seq), ("q7m2kd", 42));
+        for bad in [
+            "",
+            " ",
+            "-1",
+            "+5",
+            "007",
+            "q7m2kd-007",
+            "q7m2kd-",
+            "-42",
+            "q7m2kd",
+            "q7m2kd-4 2",
+            "q7m2kd-+4",
+            "q7m2kd--4",
+            "Q7M2KD-42",
+            "q7m2k-42",
+            "q7m2kdd-42",
+            "q7m2kd-1e3",
+            "q7m2kd-0x10",
+            "q7m2kd-NaN",
+            "q7m2kd-٤٢",
+            "q7m2kd-9007199254740992",
+            "q7m2kd-18446744073709551616",
+            "q7m2kd-42\0",
+            "q7m2kd-42%0D%0A",
+            "q7m2kd_42",
+            "é7m2k-42",
+        ] {
+            assert_eq!(
+                bad.parse::<Position>(),
+                Err(Malformed),
+                "{bad:?} was taken for a position"
+            );
+        }
+        assert!("1".repeat(10_000).parse::<Position>().is_err());
+        assert_eq!(parse_seq("9007199254740991"), Ok((1 << 53) - 1));
+    }
+
+    #[test]
+    fn a_seed_repeats_exactly() {
+        let ids = |seed| {
+            let random = Random::seeded(seed);
+            (random.uuid_v7(5), random.hex(4), random.between(3, 9))
+        };
+        assert_eq!(ids(7), ids(7));
+        assert_ne!(ids(7), ids(8));
+    }
+
+    proptest! {
+        #[test]
+        fn positions_round_trip(generation: u64, user: u32, seq in 0..=(1u64 << 53) - 1) {
+            let position = Position { epoch: Epoch::of(generation, UserNo(user), 0), seq };
+            prop_assert_eq!(position.to_string().parse(), Ok(position));
+        }
+
+        #[test]
+        fn any_text_is_refused_or_reads_back_as_itself(text in ".{0,40}") {
+            if let Ok(position) = text.parse::<Position>() {
+                prop_assert_eq!(position.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! One server from start to end: open the store, spawn what runs beside, serve, drain.
+//!
+//! Promises: when `start` returns, connections are accepted; every task has an owner that ends it; a drain tells every
+//! stream, finishes every write, and leaves the data directory free. A store that fails ends the server.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accept::{self, Counts};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::features::ack::Acks;
+use crate::features::revoke::Revocations;
+use crate::features::ticket::Tickets;
+use crate::http;
+use crate::http::connections::Connections;
+use crate::http::socket::DeflatePools;
+use crate::http::state::App;
+use crate::id::Random;
+use crate::limits::{self, Limits};
+use crate::metrics::Metrics;
+use crate::secret::{self, SecretError};
+use crate::store::opening::OpenError;
+use crate::store::upkeep::Retention;
+use crate::store::{self, StoreError, Surroundings};
+use crate::token::{self, Verifier};
+use crate::wake::Wakes;
+
+/// How often limits and tickets forget what is over.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// Connections beyond `limits.connections`, for short requests when all streams are taken.
+const SHORT_REQUESTS: usize = 1_000;
+const DAY_MS: f64 = 86_400_000.0;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
+    Keys(#[from] token::OpenError),
+    #[error("cannot read the data directory {0}: {1}")]
+    Store(PathBuf, StoreError),
+    #[error("cannot tell the address of the listener: {0}")]
+    Listener(std::io::Error),
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Drained,
+    /// A write to the data directory failed; nothing can be promised any more.
+    StoreFailed,
+}
+
+/// A server that accepts connections.
+pub struct Running {
+    app: Arc<App>,
+    address: std::net::SocketAddr,
+    store: store::Running,
+    accepting: JoinHandle<u64>,
+    /// Ends the accept loop and its connections.
+    stop: CancellationToken,
+    /// Ends the tasks beside; after the last connection.
+    stop_beside: CancellationToken,
+    beside: JoinSet<()>,
+}
+
+/// Opens the data directory and serves on `listener`.
+pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
+    // The provider may be installed already, by an earlier server in this process.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let address = listener.local_addr().map_err(StartError::Listener)?;
+    let (clock, random) = (Clock::system(), Random::system());
+    let (metrics, wakes) = (Arc::new(Metrics::default()), Wakes::default());
+    let surroundings = Surroundings {
+        clock: clock.clone(),
+        random: random.clone(),
+        wakes: wakes.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    let settings = store_settings(&config);
+    let opening =
+        tokio::task::spawn_blocking(move || store::Running::open(&settings, &surroundings));
+    let opened = opening
+        .await
+        .expect("opening catches the engine's panics")?;
+    let secret = match config.auth.hs256_secret.expose_secret() {
+        "" => secret::read_or_make(&config.server.data_dir)?,
+        _ => config.auth.hs256_secret.clone(),
+    };
+    let verifier = Arc::new(Verifier::open(token_settings(&config, &secret)).await?);
+    let store = opened.store.clone();
+    let data_dir = config.server.data_dir.clone();
+    let unreadable = |error| StartError::Store(data_dir.clone(), error);
+    let app = Arc::new(App {
+        clock,
+        metrics: Arc::clone(&metrics),
+        wakes: wakes.clone(),
+        limits: Limits::new(&limit_settings(&config)),
+        verifier: Arc::clone(&verifier),
+        secret,
+        revocations: Revocations::load(&store).await.map_err(unreadable)?,
+        tickets: Tickets::load(&store).await.map_err(unreadable)?,
+        acks: Acks::default(),
+        connections: Connections::new(wakes, metrics),
+        deflate: DeflatePools::default(),
+        sockets: TaskTracker::new(),
+        random,
+        store,
+        config,
+    });
+    let (stop, stop_beside) = (CancellationToken::new(), CancellationToken::new());
+    let beside = spawn_beside(&app, verifier, &stop_beside);
+    let counts = Arc::new(Counts::default());
+    let router = http::router(Arc::clone(&app));
+    let accepting = accept::serve(
+        listener,
+        router,
+        accept_settings(&app.config),
+        counts,
+        stop.clone(),
+    );
+    let accepting = tokio::spawn(accepting);
+    Ok(Running {
+        app,
+        address,
+        store: opened,
+        accepting,
+        stop,
+        stop_beside,
+        beside,
+    })
+}
+
+fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToken) -> JoinSet<()> {
+    let mut beside = JoinSet::new();
+    beside.spawn(verifier.refresh_forever(stop.clone()));
+    beside.spawn(
+        app.acks
+            .clone()
+            .write_forever(app.store.clone(), stop.clone()),
+    );
+    beside.spawn(tidy_forever(Arc::clone(app), stop.clone()));
+    beside
+}
+
+/// Once a minute: forgets rates that no longer matter and tickets that are over.
+async fn tidy_forever(app: Arc<App>, stop: CancellationToken) {
+    while tokio::time::timeout(TIDY_EVERY, stop.cancelled())
+        .await
+        .is_err()
+    {
+        app.limits.trim();
+        if let Err(error) = app.tickets.sweep(&app.store).await {
+            tracing::warn!(%error, "old tickets could not be swept");
+        }
+    }
+}
+
+impl Running {
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address
+    }
+
+    /// Resolves when the store has failed.
+    pub async fn failure(&self) {
+        self.app.store.failure().await;
+    }
+
+    /// Tells every stream to go, finishes what was asked, and closes the store.
+    pub async fn drain(self) -> Outcome {
+        let Running {
+            app,
+            store,
+            accepting,
+            stop,
+            stop_beside,
+            mut beside,
+            ..
+        } = self;
+        app.connections.drain();
+        stop.cancel();
+        app.sockets.close();
+        match accepting.await {
+            Ok(0) => {}
+            Ok(cut) => tracing::warn!(cut, "connections were cut at the end of the drain"),
+            Err(error) => tracing::error!(%error, "the accept loop ended in a panic"),
+        }
+        if tokio::time::timeout(app.config.server.drain_seconds, app.sockets.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("sockets were cut at the end of the drain");
+        }
+        stop_beside.cancel();
+        while let Some(ended) = beside.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a task beside the server ended in a panic");
+            }
+        }
+        let has_failed = app.store.has_failed();
+        drop(app);
+        if has_failed {
+            return Outcome::StoreFailed;
+        }
+        let closing = tokio::task::spawn_blocking(move || store.close());
+        // A handle that outlived its connection would keep the committer; the process ends anyway.
+        drop(tokio::time::timeout(Duration::from_secs(5), closing).await);
+        Outcome::Drained
+    }
+}
+
+fn store_settings(config: &Config) -> store::Settings {
+    store::Settings {
+        directory: config.server.data_dir.clone(),
+        retention: Retention {
+            events: config.log.retention_events,
+            age_ms: (config.log.retention_days * DAY_MS) as u64,
+            bytes: config.log.retention_bytes,
+            total_bytes: config.log.retention_total_bytes,
+        },
+        ring_bytes: config.store.ring_bytes as u64,
+        cache_bytes: config.store.cache_bytes,
+        free_bytes_min: config.store.min_free_bytes,
+        ballast_bytes: config.store.ballast_bytes,
+    }
+}
+
+fn token_settings(config: &Config, secret: &SecretString) -> token::Settings {
+    let auth = &config.auth;
+    token::Settings {
+        hs256_secret: SecretString::from(secret.expose_secret().to_owned()),
+        public_keys: auth.public_keys.clone(),
+        jwks: auth.jwks.clone(),
+        issuer: auth.issuer.clone(),
+        audience: auth.audience.clone(),
+    }
+}
+
+fn limit_settings(config: &Config) -> limits::Settings {
+    let limits = &config.limits;
+    let seats = |count: usize| {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        std::num::NonZeroU32::new(count).unwrap_or(std::num::NonZeroU32::MIN)
+    };
+    limits::Settings {
+        connections_per_user: seats(limits.connections_per_user),
+        connections: seats(limits.connections),
+        user_writes_per_second: limits.user_writes_per_second,
+        user_writes_burst: limits.user_writes_burst,
+        publish_per_second: limits.publish_per_second,
+        auth_failures_per_minute: limits.auth_failures_per_minute,
+    }
+}
+
+fn accept_settings(config: &Config) -> accept::Settings {
+    accept::Settings {
+        connections_max: config.limits.connections.saturating_add(SHORT_REQUESTS),
+        write_timeout: config.stream.write_timeout_seconds,
+        drain: config.server.drain_seconds,
+        ..accept::Settings::default()
+    }
+}

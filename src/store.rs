@@ -1,0 +1,485 @@
+//! The store: every user's log and the state of the features, on stable storage.
+//!
+//! Promises: `commit` answers after a real sync; readers see only what is durable; a refused or failed command leaves
+//! nothing. Its functions are few and speak of commits, logs and rows, so that a shared store can take its place when
+//! one machine is outgrown. Nothing outside this module names the engine.
+
+pub mod committer;
+pub mod disk;
+pub mod engine;
+pub mod index;
+pub mod intent;
+pub mod keys;
+pub mod logs;
+pub mod mark;
+pub mod memory;
+pub mod opening;
+pub mod read;
+pub mod record;
+pub mod ring;
+pub mod space;
+pub mod topics;
+pub mod transaction;
+pub mod upkeep;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::clock::{Clock, UnixMs};
+use crate::event::{Topic, UserId};
+use crate::id::{Random, UserNo};
+use crate::metrics::{Metrics, Source};
+use crate::store::committer::{Committer, Request, Verdict};
+use crate::store::engine::{Engine, EngineError, Rows};
+use crate::store::logs::{Logs, Place, View};
+use crate::store::mark::Mark;
+use crate::store::opening::{Directory, OpenError, Opening};
+use crate::store::read::{Filling, PageBounds, Read};
+use crate::store::ring::Ring;
+use crate::store::space::Space;
+use crate::store::topics::Topics;
+use crate::store::transaction::{Transaction, Writer};
+use crate::store::upkeep::{Retention, Upkeep};
+use crate::wake::Wakes;
+
+/// Commands that may wait for the committer, in number and in bytes.
+const QUEUE_COMMANDS_MAX: usize = 4096;
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Readers of old events that may wait for the disk at a time.
+const DISK_READERS_MAX: usize = 8;
+/// Positions looked up at a time for a reader near its tail.
+const PLACES_MAX: usize = 512;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Less room than `store.min_free_bytes`: it may be tried again when the disk has room.
+    #[error("the disk is nearly full")]
+    DiskFull,
+    /// The store can promise nothing any more; the server ends.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
+
+impl From<EngineError> for StoreError {
+    fn from(error: EngineError) -> StoreError {
+        StoreError::Failed(error.to_string())
+    }
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub directory: PathBuf,
+    pub retention: Retention,
+    pub ring_bytes: u64,
+    pub cache_bytes: u64,
+    pub free_bytes_min: u64,
+    pub ballast_bytes: u64,
+}
+
+/// What committer and readers share.
+pub struct Shared {
+    pub rows: Rows,
+    pub logs: Logs,
+    pub ring: Ring,
+    pub wakes: Wakes,
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    /// Written by the space guard, read before a command is sent.
+    pub is_full: Arc<AtomicBool>,
+    /// Turns true once, when a write or sync failed.
+    pub failed: watch::Sender<bool>,
+    /// Places for readers that wait for the disk.
+    disk_readers: Semaphore,
+}
+
+/// What the parts around the store give it.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub clock: Clock,
+    pub random: Random,
+    pub wakes: Wakes,
+    pub metrics: Arc<Metrics>,
+}
+
+/// A handle on the store; clones share it.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+    /// Bytes that may wait for the committer.
+    queue_bytes: Arc<Semaphore>,
+}
+
+/// A store on disk whose committer runs on a thread of its own.
+pub struct Running {
+    pub store: Store,
+    committer: std::thread::JoinHandle<()>,
+}
+
+impl Running {
+    /// Opens the directory; blocks while it reads what memory needs.
+    pub fn open(settings: &Settings, surroundings: &Surroundings) -> Result<Running, OpenError> {
+        let directory = Directory::lock(&settings.directory)?;
+        let io = |error| OpenError::Io(settings.directory.clone(), error);
+        let engine = directory.open_engine(settings.cache_bytes, settings.ballast_bytes)?;
+        let (mark, marked) = Mark::open(&directory.mark_path()).map_err(io)?;
+        let rows = Rows::new(Box::new(engine));
+        opening::check_format(&rows, &settings.directory)?;
+        let opened = open_rows(rows, marked, settings, surroundings)
+            .map_err(|error| directory.damaged(&error))?;
+        let (store, mut writer_side) = opened;
+        let is_full = Arc::clone(&store.shared.is_full);
+        writer_side.mark = Some(mark);
+        let (free_bytes_min, ballast_bytes) = (settings.free_bytes_min, settings.ballast_bytes);
+        writer_side.space = Some(Space::watch(
+            &directory.path,
+            free_bytes_min,
+            ballast_bytes,
+            is_full,
+        ));
+        let committer = std::thread::Builder::new()
+            .name("committer".to_owned())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_time()
+                    .build();
+                let runtime = runtime.expect("a runtime with a timer only needs memory");
+                runtime.block_on(writer_side.into_committer().run());
+                drop(directory);
+            })
+            .map_err(io)?;
+        Ok(Running { store, committer })
+    }
+
+    /// Waits until everything asked for is committed and the directory is free again. All other handles must be gone.
+    pub fn close(self) {
+        drop(self.store);
+        if self.committer.join().is_err() {
+            tracing::error!("the committer ended in a panic");
+        }
+    }
+}
+
+/// Opens a store on any engine; the caller runs the committer. For the simulation and for tests.
+pub fn open_on(
+    engine: Box<dyn Engine>,
+    settings: &Settings,
+    surroundings: &Surroundings,
+) -> Result<(Store, Committer), EngineError> {
+    let (store, writer_side) = open_rows(Rows::new(engine), None, settings, surroundings)?;
+    Ok((store, writer_side.into_committer()))
+}
+
+/// The parts of a committer that is not running yet.
+struct WriterSide {
+    writer: Writer,
+    upkeep: Upkeep,
+    requests: mpsc::Receiver<Request>,
+    mark: Option<Mark>,
+    space: Option<Space>,
+}
+
+impl WriterSide {
+    fn into_committer(self) -> Committer {
+        Committer::new(
+            self.writer,
+            self.upkeep,
+            self.requests,
+            self.mark,
+            self.space,
+        )
+    }
+}
+
+fn open_rows(
+    rows: Rows,
+    marked: Option<u64>,
+    settings: &Settings,
+    surroundings: &Surroundings,
+) -> Result<(Store, WriterSide), EngineError> {
+    let retention_events = settings.retention.events;
+    let opening = Opening {
+        rows: &rows,
+        random: &surroundings.random,
+        retention_events,
+        marked,
+    };
+    let opened = opening.run()?;
+    let topics = Topics::load(&rows)?;
+    surroundings.clock.not_before(opened.newest_ms);
+    let shared = Arc::new(Shared {
+        rows,
+        logs: opened.logs,
+        ring: Ring::new(settings.ring_bytes),
+        wakes: surroundings.wakes.clone(),
+        clock: surroundings.clock.clone(),
+        metrics: Arc::clone(&surroundings.metrics),
+        is_full: Arc::default(),
+        failed: watch::Sender::new(false),
+        disk_readers: Semaphore::new(DISK_READERS_MAX),
+    });
+    let mut upkeep = Upkeep::new(settings.retention, opened.live_bytes);
+    upkeep.resume(&shared.logs, &opened.replayed);
+    shared
+        .ring
+        .push(opened.replayed.into_iter().map(|(event, _)| event));
+    let (sender, requests) = mpsc::channel(QUEUE_COMMANDS_MAX);
+    let writer = Writer::new(Arc::clone(&shared), topics, opened.next_commit);
+    let store = Store {
+        shared,
+        requests: sender,
+        queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
+    };
+    Ok((
+        store,
+        WriterSide {
+            writer,
+            upkeep,
+            requests,
+            mark: None,
+            space: None,
+        },
+    ))
+}
+
+impl Store {
+    /// Runs `decide` in the committer and answers once what it staged is durable. When it refuses, nothing is kept.
+    /// `bytes` is about what the command holds in memory.
+    pub async fn commit<T, E>(
+        &self,
+        bytes: usize,
+        decide: impl FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        if self.shared.is_full.load(Ordering::Relaxed) {
+            return Err(StoreError::DiskFull.into());
+        }
+        self.commit_always(bytes, decide).await
+    }
+
+    /// Like `commit`, also when the disk is nearly full: for what makes room or keeps someone out.
+    pub async fn commit_always<T, E>(
+        &self,
+        bytes: usize,
+        decide: impl FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let gone = || StoreError::Failed("the committer has stopped".to_owned());
+        let share =
+            u32::try_from(bytes.clamp(1, QUEUE_BYTES_MAX)).expect("the queue's bound fits 32 bits");
+        let permit = Arc::clone(&self.queue_bytes)
+            .acquire_many_owned(share)
+            .await;
+        let permit = permit.map_err(|_| gone())?;
+        let (reply, answer) = oneshot::channel();
+        let run = Box::new(
+            move |transaction: &mut Transaction<'_>| match decide(transaction) {
+                // A caller who has gone away hears nothing; the command stays what it is.
+                Ok(value) => Verdict::Keep(Box::new(move |durable: Result<(), StoreError>| {
+                    drop(reply.send(durable.map(|()| value).map_err(E::from)));
+                })),
+                Err(error) => Verdict::Discard(Box::new(move || drop(reply.send(Err(error))))),
+            },
+        );
+        self.requests
+            .send(Request { run, permit })
+            .await
+            .map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone().into()))
+    }
+
+    /// The user's log, created if there was none.
+    pub async fn log(&self, name: &UserId) -> Result<UserNo, StoreError> {
+        match self.find(name) {
+            Some(user) => Ok(user),
+            None => {
+                let name = name.clone();
+                self.commit_always(64, move |transaction| Ok(transaction.user(&name)))
+                    .await
+            }
+        }
+    }
+
+    pub fn find(&self, name: &UserId) -> Option<UserNo> {
+        self.shared.logs.find(name)
+    }
+
+    pub fn name(&self, user: UserNo) -> UserId {
+        self.shared.logs.name(user)
+    }
+
+    pub fn view(&self, user: UserNo) -> View {
+        self.shared.logs.view(user)
+    }
+
+    pub fn logs(&self) -> u32 {
+        self.shared.logs.count()
+    }
+
+    /// Events of the user's log after `after`, as many as the bounds allow.
+    pub async fn read(
+        &self,
+        user: UserNo,
+        after: u64,
+        bounds: PageBounds,
+    ) -> Result<Read, StoreError> {
+        if let Some(read) = self.read_recent(user, after, bounds) {
+            return Ok(read);
+        }
+        self.count_read("disk");
+        self.with_rows(move |shared| read_old(shared, user, after, bounds))
+            .await
+    }
+
+    /// The same from memory alone; `None` when the disk must be asked.
+    pub fn read_recent(&self, user: UserNo, after: u64, bounds: PageBounds) -> Option<Read> {
+        let count_max = PLACES_MAX.min(bounds.events);
+        match self.shared.logs.place_after(user, after, count_max) {
+            Place::AtTail => Some(Read::AtTail),
+            Place::Gone { floor } => Some(Read::Gone { floor }),
+            Place::Indexed { .. } => None,
+            Place::Known(commits) => {
+                let mut filling = Filling::new(bounds);
+                read::fill_from_ring(&self.shared, &mut filling, after + 1, &commits);
+                (!filling.is_empty()).then(|| {
+                    self.count_read("memory");
+                    Read::Page(filling.into_page())
+                })
+            }
+        }
+    }
+
+    /// The newest seq before the first retained event at or after `time_ms`.
+    pub async fn seq_before(&self, user: UserNo, time_ms: UnixMs) -> Result<u64, StoreError> {
+        self.with_rows(move |shared| read::seq_before(shared, user, time_ms))
+            .await
+    }
+
+    /// Users subscribed to a topic, in the order of their numbers, at most `count_max` after `after`.
+    pub async fn subscribers(
+        &self,
+        topic: Topic,
+        after: Option<UserNo>,
+        count_max: usize,
+    ) -> Result<Vec<UserNo>, StoreError> {
+        self.with_rows(move |shared| {
+            let (first, end) = keys::topic_subscriptions(&topic);
+            let from = after.map_or(first, |user| {
+                let mut next = keys::subscription(&topic, user);
+                next.push(0);
+                next
+            });
+            let mut users = Vec::new();
+            shared.rows.scan(&from, &end, &mut |key, _| {
+                users.extend(keys::parse_subscription(key).map(|(_, user)| user));
+                match users.len() < count_max {
+                    true => std::ops::ControlFlow::Continue(()),
+                    false => std::ops::ControlFlow::Break(()),
+                }
+            })?;
+            Ok(users)
+        })
+        .await
+    }
+
+    /// One row of a feature.
+    pub async fn row(&self, key: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
+        self.with_rows(move |shared| shared.rows.get(&key)).await
+    }
+
+    /// All rows of one feature's kind: what follows the kind in the key, and the value.
+    pub async fn rows(&self, kind: u8) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        self.with_rows(move |shared| {
+            let (from, to) = keys::states(kind);
+            let mut found = Vec::new();
+            shared.rows.scan(&from, &to, &mut |key, value| {
+                found.push((key[from.len()..].to_vec(), value.to_vec()));
+                std::ops::ControlFlow::Continue(())
+            })?;
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Asks the rows without holding up an async worker.
+    async fn with_rows<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Shared) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.shared.rows.is_resident() {
+            return Ok(ask(&self.shared)?);
+        }
+        let _place = self.shared.disk_readers.acquire().await;
+        let shared = Arc::clone(&self.shared);
+        let asked = tokio::task::spawn_blocking(move || ask(&shared)).await;
+        let asked = asked.map_err(|error| StoreError::Failed(error.to_string()))?;
+        Ok(asked?)
+    }
+
+    pub fn now_ms(&self) -> UnixMs {
+        self.shared.clock.now_ms()
+    }
+
+    pub fn disk_bytes(&self) -> u64 {
+        self.shared.rows.disk_bytes()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.shared.is_full.load(Ordering::Relaxed)
+    }
+
+    pub fn has_failed(&self) -> bool {
+        *self.shared.failed.borrow()
+    }
+
+    /// Resolves when a write or sync has failed.
+    pub async fn failure(&self) {
+        let mut failed = self.shared.failed.subscribe();
+        // The sender lives in `shared`, which this handle keeps.
+        drop(failed.wait_for(|failed| *failed).await);
+    }
+
+    fn count_read(&self, source: &'static str) {
+        self.shared
+            .metrics
+            .reads
+            .get_or_create(&Source { source })
+            .inc();
+    }
+}
+
+/// Reads what memory does not hold.
+fn read_old(
+    shared: &Shared,
+    user: UserNo,
+    after: u64,
+    bounds: PageBounds,
+) -> Result<Read, EngineError> {
+    let mut filling = Filling::new(bounds);
+    let lost = match shared
+        .logs
+        .place_after(user, after, PLACES_MAX.min(bounds.events))
+    {
+        Place::AtTail => return Ok(Read::AtTail),
+        Place::Gone { floor } => return Ok(Read::Gone { floor }),
+        Place::Known(commits) => read::fill(shared, &mut filling, after + 1, &commits)?,
+        Place::Indexed { through } => {
+            read::fill_indexed(shared, &mut filling, user, after, through)?
+        }
+    };
+    // Retention may have taken the first of them while they were read: then they are not all there.
+    if let Place::Gone { floor } = shared.logs.place_after(user, after, 1) {
+        return Ok(Read::Gone { floor });
+    }
+    Ok(read::after_loss(shared, user, filling, lost))
+}

@@ -1,0 +1,204 @@
+//! The engine on a disk: sled, made durable. The only file that names sled.
+//!
+//! Promises: `sync` reaches stable storage (sled's own `flush` is `sync_file_range` and does not survive a power
+//! cut); a directory that cannot be opened ends in one sentence, never in a panic. Values stay below the size from
+//! which sled would spill them into files that it never syncs. STORE.md has the measurements behind each rule.
+
+use std::fs::{self, File};
+use std::ops::ControlFlow;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::store::engine::{BATCH_OPS_MAX, Engine, EngineError, Op, Visit};
+
+/// sled collects its garbage only when asked: this often for each operation of a batch, and a few times more.
+const COLLECT_OPS: usize = 64;
+const COLLECT_EXTRA: usize = 4;
+/// sled's background thread also cleans up old segments; without it the file grows without bound.
+const CLEAN_UP_EVERY_MS: u64 = 500;
+
+pub struct Disk {
+    db: sled::Db,
+    rows: sled::Tree,
+    /// sled's data file by a handle of our own, for the sync that sled does not do.
+    file: File,
+    directory: PathBuf,
+    /// Operations applied since the last collection; written and read by `apply`.
+    uncollected_ops: AtomicU64,
+}
+
+/// Why the engine does not open.
+#[derive(Debug)]
+pub enum OpenError {
+    Damaged(String),
+    Io(std::io::Error),
+}
+
+impl Disk {
+    /// Opens or creates the engine's files in `directory`, which must exist.
+    pub fn open(directory: &Path, cache_bytes: u64) -> Result<Disk, OpenError> {
+        let io = OpenError::Io;
+        remove_torn_snapshots(directory).map_err(io)?;
+        let is_new = !directory.join("db").exists();
+        let config = sled::Config::new()
+            .path(directory)
+            .cache_capacity(cache_bytes)
+            .flush_every_ms(Some(CLEAN_UP_EVERY_MS));
+        let damaged = OpenError::Damaged;
+        // sled panics on a truncated file; the panic ends here, in one sentence.
+        let opened = panic::catch_unwind(AssertUnwindSafe(|| {
+            let db = config.open()?;
+            let rows = db.open_tree("rows")?;
+            Ok((db, rows))
+        }));
+        let (db, rows) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(sled::Error::Io(error))) => return Err(io(error)),
+            Ok(Err(error)) => return Err(damaged(error.to_string())),
+            Err(_) => {
+                return Err(damaged(
+                    "its data file is cut short or overwritten".to_owned(),
+                ));
+            }
+        };
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(directory.join("db"))
+            .map_err(io)?;
+        let disk = Disk {
+            db,
+            rows,
+            file,
+            directory: directory.to_owned(),
+            uncollected_ops: AtomicU64::new(0),
+        };
+        if is_new {
+            disk.sync_files().map_err(io)?;
+        }
+        match disk.has_unsynced_values() {
+            true => Err(damaged(
+                "it holds values in `blobs`, which are never synced".to_owned(),
+            )),
+            false => Ok(disk),
+        }
+    }
+
+    /// After the first open the names of the files must be on the disk too, not only their bytes.
+    fn sync_files(&self) -> std::io::Result<()> {
+        self.db
+            .flush()
+            .map_err(|error| std::io::Error::other(error.to_string()))?;
+        for name in ["db", "conf", "blobs", "."] {
+            File::open(self.directory.join(name))?.sync_all()?;
+        }
+        match self.directory.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a value grew so large that sled moved it to a file of its own.
+    fn has_unsynced_values(&self) -> bool {
+        let blobs = fs::read_dir(self.directory.join("blobs"));
+        blobs.is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// Runs a call into sled, which reports some damage by panicking.
+    fn guarded<T>(&self, call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, EngineError> {
+        match panic::catch_unwind(AssertUnwindSafe(call)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(sled::Error::Corruption { at, .. })) => Err(EngineError::Damaged {
+                key: format!("at {at:?}"),
+            }),
+            Ok(Err(error)) => Err(EngineError::Failed(error.to_string())),
+            Err(_) => Err(EngineError::Failed("the storage engine gave up".to_owned())),
+        }
+    }
+}
+
+/// A snapshot that was being written when the machine stopped would block every later open; sled makes a new one.
+fn remove_torn_snapshots(directory: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "generating")
+        {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+impl Engine for Disk {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        self.guarded(|| Ok(self.rows.get(key)?.map(|value| value.to_vec())))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), EngineError> {
+        self.guarded(|| {
+            for row in self.rows.range(from..to) {
+                let (key, value) = row?;
+                if let ControlFlow::Break(()) = visit(&key, &value) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn last_key(&self, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        self.guarded(|| {
+            let last = self.rows.range(from..to).next_back().transpose()?;
+            Ok(last.map(|(key, _)| key.to_vec()))
+        })
+    }
+
+    fn apply(&self, ops: &[Op]) -> Result<(), EngineError> {
+        assert!(
+            ops.len() <= BATCH_OPS_MAX,
+            "a larger batch makes sled leak memory"
+        );
+        let mut batch = sled::Batch::default();
+        for op in ops {
+            match op {
+                Op::Put(key, value) => batch.insert(key.as_slice(), value.as_slice()),
+                Op::Delete(key) => batch.remove(key.as_slice()),
+            }
+        }
+        self.guarded(|| self.rows.apply_batch(batch))?;
+        let uncollected = self
+            .uncollected_ops
+            .fetch_add(ops.len() as u64, Ordering::Relaxed) as usize
+            + ops.len();
+        if uncollected >= COLLECT_OPS {
+            self.uncollected_ops.store(0, Ordering::Relaxed);
+            for _ in 0..uncollected / COLLECT_OPS + COLLECT_EXTRA {
+                crossbeam_epoch::pin().flush();
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), EngineError> {
+        let failed = |error: &dyn std::fmt::Display| EngineError::Failed(error.to_string());
+        fail::fail_point!("before_flush");
+        self.guarded(|| self.db.flush().map(drop))?;
+        fail::fail_point!("after_flush");
+        fail::fail_point!("before_sync");
+        fail::fail_point!("mutant_skip_sync", |_| Ok(()));
+        self.file.sync_data().map_err(|error| failed(&error))?;
+        fail::fail_point!("after_sync");
+        Ok(())
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.db.size_on_disk().unwrap_or(0)
+    }
+
+    fn is_resident(&self) -> bool {
+        false
+    }
+}

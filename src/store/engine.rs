@@ -1,0 +1,158 @@
+//! What the store asks of an engine: ordered rows, atomic batches, and a sync that is one.
+//!
+//! Promises, for every implementation: `apply` is all or nothing, also across a crash; what was applied before a
+//! `sync` that returned is there after a power cut; a crash keeps a prefix of the applied batches. There are two:
+//! `disk` (sled) and `memory`, the durable image of the simulation.
+
+use std::ops::ControlFlow;
+
+/// One batch holds at most this many operations: larger ones make sled leak memory and stall its readers.
+pub const BATCH_OPS_MAX: usize = 400;
+/// No value is longer: 32 of them fill one leaf of sled to less than the 128 KiB from which it spills into files
+/// that it never syncs.
+pub const VALUE_BYTES_MAX: usize = 3584;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    Put(Vec<u8>, Vec<u8>),
+    Delete(Vec<u8>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The engine can no longer promise anything: a write, read or sync failed.
+    #[error("{0}")]
+    Failed(String),
+    /// A row's bytes are not those that were written.
+    #[error("the row {key} is damaged")]
+    Damaged { key: String },
+}
+
+/// Called with each row's key and value until it breaks.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
+pub trait Engine: Send + Sync + 'static {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
+    /// Visits the rows from `from` up to but not including `to`, in order.
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), EngineError>;
+    /// The greatest key from `from` up to but not including `to`.
+    fn last_key(&self, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
+    fn apply(&self, ops: &[Op]) -> Result<(), EngineError>;
+    fn sync(&self) -> Result<(), EngineError>;
+    /// Bytes that the data takes on its disk.
+    fn disk_bytes(&self) -> u64;
+    /// Whether reads never wait for a disk, so that async workers may call them.
+    fn is_resident(&self) -> bool;
+}
+
+/// Rows with a checksum over key and value, so that no other row's bytes and no flipped bit passes for a row.
+pub struct Rows {
+    engine: Box<dyn Engine>,
+}
+
+const CHECKSUM_BYTES: usize = 4;
+
+impl Rows {
+    pub fn new(engine: Box<dyn Engine>) -> Rows {
+        Rows { engine }
+    }
+
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        match self.engine.get(key)? {
+            None => Ok(None),
+            Some(mut sealed) => {
+                opened(key, &sealed)?;
+                sealed.drain(..CHECKSUM_BYTES);
+                Ok(Some(sealed))
+            }
+        }
+    }
+
+    /// Visits rows in order; a damaged one ends the scan with an error.
+    pub fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), EngineError> {
+        let mut damage = None;
+        self.engine
+            .scan(from, to, &mut |key, sealed| match opened(key, sealed) {
+                Ok(value) => visit(key, value),
+                Err(error) => {
+                    damage = Some(error);
+                    ControlFlow::Break(())
+                }
+            })?;
+        damage.map_or(Ok(()), Err)
+    }
+
+    /// Visits rows in order with their value, or `None` where a row is damaged.
+    pub fn scan_all(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], Option<&[u8]>) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        self.engine.scan(from, to, &mut |key, sealed| {
+            visit(key, opened(key, sealed).ok())
+        })
+    }
+
+    pub fn last_key(&self, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        self.engine.last_key(from, to)
+    }
+
+    /// Applies one atomic batch of at most `BATCH_OPS_MAX` operations.
+    pub fn apply(&self, ops: Vec<Op>) -> Result<(), EngineError> {
+        assert!(
+            ops.len() <= BATCH_OPS_MAX,
+            "a batch is split before it grows past the bound"
+        );
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let sealed: Vec<Op> = ops.into_iter().map(sealed_op).collect();
+        self.engine.apply(&sealed)
+    }
+
+    pub fn sync(&self) -> Result<(), EngineError> {
+        self.engine.sync()
+    }
+
+    pub fn disk_bytes(&self) -> u64 {
+        self.engine.disk_bytes()
+    }
+
+    pub fn is_resident(&self) -> bool {
+        self.engine.is_resident()
+    }
+}
+
+fn sealed_op(op: Op) -> Op {
+    match op {
+        Op::Delete(key) => Op::Delete(key),
+        Op::Put(key, value) => {
+            let mut sealed = Vec::with_capacity(CHECKSUM_BYTES + value.len());
+            sealed.extend_from_slice(&checksum(&key, &value).to_le_bytes());
+            sealed.extend_from_slice(&value);
+            assert!(
+                sealed.len() <= VALUE_BYTES_MAX + CHECKSUM_BYTES,
+                "long values are chunked before they come here"
+            );
+            Op::Put(key, sealed)
+        }
+    }
+}
+
+fn opened<'a>(key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], EngineError> {
+    let damaged = || EngineError::Damaged {
+        key: key.escape_ascii().to_string(),
+    };
+    let (sum, value) = sealed
+        .split_first_chunk::<CHECKSUM_BYTES>()
+        .ok_or_else(damaged)?;
+    match u32::from_le_bytes(*sum) == checksum(key, value) {
+        true => Ok(value),
+        false => Err(damaged()),
+    }
+}
+
+fn checksum(key: &[u8], value: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(key), value)
+}

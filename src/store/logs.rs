@@ -1,0 +1,266 @@
+//! The heads of all logs in memory: who they belong to, where they begin and end, and where their newest events are.
+//!
+//! Promises: a head's tail moves only when the event is on stable storage; its floor only rises. The committer alone
+//! changes heads; cursors read them. Older positions are in the index blocks, which `index` writes and reads.
+
+use std::collections::{HashMap, VecDeque};
+
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::clock::UnixMs;
+use crate::event::UserId;
+use crate::id::{Epoch, UserNo};
+
+/// Heads are spread over this many locks, so that a large fan-out and the readers seldom meet.
+const SHARDS: usize = 64;
+
+pub struct Logs {
+    /// Random number of this life of the store; written at open and after damage.
+    generation: AtomicU64,
+    /// Events that a log keeps; 0 = no bound.
+    retention_events: u64,
+    names: RwLock<HashMap<UserId, UserNo>>,
+    count: AtomicU32,
+    shards: Vec<RwLock<Vec<Head>>>,
+}
+
+/// One log. Written by the committer, read by cursors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub name: UserId,
+    /// How often the log was created anew.
+    pub life: u32,
+    /// Newest seq that was given; the committer's own, ahead of the tail while a group is being synced.
+    pub assigned: u64,
+    /// Newest committed seq.
+    pub tail: u64,
+    /// Oldest seq that readers may have; tail + 1 when there is none.
+    pub floor: u64,
+    /// Oldest seq whose body may still be stored; at most the floor.
+    pub kept_from: u64,
+    /// What the kept events count against the retention.
+    pub bytes: u64,
+    /// Not after the time of the oldest kept event; 0 = unknown.
+    pub oldest_ms: UnixMs,
+    /// Commit numbers of the seqs up to the tail that are not in index blocks yet.
+    pub fresh: VecDeque<u64>,
+}
+
+impl Head {
+    pub fn new(name: UserId) -> Head {
+        Head {
+            name,
+            life: 0,
+            assigned: 0,
+            tail: 0,
+            floor: 1,
+            kept_from: 1,
+            bytes: 0,
+            oldest_ms: 0,
+            fresh: VecDeque::new(),
+        }
+    }
+
+    /// The place of a log whose row is damaged.
+    pub fn lost(user: UserNo) -> Head {
+        let name = format!("lost:{}", user.0);
+        Head::new(name.parse().expect("made of letters, a colon and digits"))
+    }
+
+    /// Seqs before `seq` are lost to damage: the log goes on there.
+    pub fn skip_to(&mut self, seq: u64) {
+        self.tail = seq - 1;
+        self.assigned = seq - 1;
+        self.floor = seq;
+        self.kept_from = seq;
+        self.fresh.clear();
+    }
+
+    /// Newest seq whose commit number is in an index block.
+    pub fn indexed(&self) -> u64 {
+        self.tail - self.fresh.len() as u64
+    }
+}
+
+/// What a cursor needs to know of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    pub epoch: Epoch,
+    pub tail: u64,
+    pub floor: u64,
+}
+
+/// Where the events after a seq are to be found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Place {
+    /// There are none.
+    AtTail,
+    /// Some of them are gone; the oldest left is `floor`.
+    Gone { floor: u64 },
+    /// Their commit numbers, the first ones at least.
+    Known(SmallVec<[u64; 32]>),
+    /// In the index blocks, up to and including this seq.
+    Indexed { through: u64 },
+}
+
+impl Logs {
+    pub fn new(generation: u64, retention_events: u64) -> Logs {
+        Logs {
+            generation: AtomicU64::new(generation),
+            retention_events,
+            names: RwLock::default(),
+            count: AtomicU32::new(0),
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+        }
+    }
+
+    pub fn set_generation(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    pub fn find(&self, name: &UserId) -> Option<UserNo> {
+        self.names.read().get(name).copied()
+    }
+
+    /// Number of logs; user numbers run from 0 to one less.
+    pub fn count(&self) -> u32 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Takes the next log in; `user` is the number that follows the last one.
+    pub fn add(&self, user: UserNo, head: Head) {
+        assert_eq!(user.0, self.count(), "user numbers are dense");
+        self.names.write().insert(head.name.clone(), user);
+        self.shards[shard(user)].write().push(head);
+        self.count.store(user.0 + 1, Ordering::Release);
+    }
+
+    pub fn view(&self, user: UserNo) -> View {
+        self.read(user, |head| View {
+            epoch: self.epoch(user, head.life),
+            tail: head.tail,
+            floor: head.floor,
+        })
+    }
+
+    pub fn name(&self, user: UserNo) -> UserId {
+        self.read(user, |head| head.name.clone())
+    }
+
+    pub fn read<T>(&self, user: UserNo, look: impl FnOnce(&Head) -> T) -> T {
+        look(&self.shards[shard(user)].read()[slot(user)])
+    }
+
+    /// For the committer and for opening only.
+    pub fn change<T>(&self, user: UserNo, change: impl FnOnce(&mut Head) -> T) -> T {
+        change(&mut self.shards[shard(user)].write()[slot(user)])
+    }
+
+    fn epoch(&self, user: UserNo, life: u32) -> Epoch {
+        Epoch::of(self.generation.load(Ordering::Relaxed), user, life)
+    }
+
+    /// An event reached stable storage: it is in the log from now on.
+    pub fn arrive(&self, user: UserNo, seq: u64, commit: u64, bytes: u64) {
+        self.change(user, |head| {
+            assert_eq!(seq, head.tail + 1, "the seqs of a log are dense");
+            head.tail = seq;
+            head.assigned = head.assigned.max(seq);
+            head.bytes += bytes;
+            head.fresh.push_back(commit);
+            self.raise_floor(head);
+        });
+    }
+
+    /// What retention by count hides is gone for readers at once; its bytes go later.
+    pub fn raise_floor(&self, head: &mut Head) {
+        if self.retention_events > 0 {
+            let oldest = (head.tail + 1).saturating_sub(self.retention_events);
+            head.floor = head.floor.max(oldest);
+        }
+    }
+
+    /// Where the events after `after` are, at most `count_max` of them.
+    pub fn place_after(&self, user: UserNo, after: u64, count_max: usize) -> Place {
+        self.read(user, |head| {
+            if after >= head.tail {
+                return Place::AtTail;
+            }
+            if after + 1 < head.floor {
+                return Place::Gone { floor: head.floor };
+            }
+            let indexed = head.indexed();
+            if after < indexed {
+                return Place::Indexed { through: indexed };
+            }
+            let skip = usize::try_from(after - indexed).expect("the fresh part fits memory");
+            Place::Known(
+                head.fresh
+                    .iter()
+                    .skip(skip)
+                    .take(count_max)
+                    .copied()
+                    .collect(),
+            )
+        })
+    }
+}
+
+fn shard(user: UserNo) -> usize {
+    user.0 as usize % SHARDS
+}
+
+fn slot(user: UserNo) -> usize {
+    user.0 as usize / SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logs(retention_events: u64) -> Logs {
+        let logs = Logs::new(7, retention_events);
+        logs.add(UserNo(0), Head::new("alice".parse().unwrap()));
+        logs
+    }
+
+    #[test]
+    fn a_place_is_at_the_tail_known_indexed_or_gone() {
+        let logs = logs(0);
+        assert_eq!(logs.place_after(UserNo(0), 0, 10), Place::AtTail);
+        for seq in 1..=5 {
+            logs.arrive(UserNo(0), seq, 100 + seq, 10);
+        }
+        assert_eq!(
+            logs.place_after(UserNo(0), 2, 2),
+            Place::Known([103, 104].into_iter().collect())
+        );
+        assert_eq!(logs.place_after(UserNo(0), 5, 2), Place::AtTail);
+        logs.change(UserNo(0), |head| head.fresh.drain(..3).count());
+        assert_eq!(
+            logs.place_after(UserNo(0), 2, 2),
+            Place::Indexed { through: 3 }
+        );
+        logs.change(UserNo(0), |head| head.floor = 4);
+        assert_eq!(logs.place_after(UserNo(0), 2, 2), Place::Gone { floor: 4 });
+        assert_eq!(
+            logs.place_after(UserNo(0), 3, 2),
+            Place::Known([104, 105].into_iter().collect())
+        );
+    }
+
+    #[test]
+    fn retention_by_count_hides_the_oldest_at_once() {
+        let logs = logs(3);
+        for seq in 1..=5 {
+            logs.arrive(UserNo(0), seq, seq, 10);
+        }
+        assert_eq!(logs.view(UserNo(0)).floor, 3);
+        assert_eq!(
+            logs.read(UserNo(0), |head| (head.kept_from, head.bytes)),
+            (1, 50)
+        );
+    }
+}

@@ -1,0 +1,298 @@
+//! Opening a store: the lock on its directory, the engine, and everything that memory derives from the rows.
+//!
+//! Promises: only one process has a directory open; a newer format is refused by name; a store that lost its end gives
+//! every log a new epoch before anyone reads; nothing is shown that a power cut could still take back.
+
+use std::fs::{self, File};
+use std::ops::ControlFlow;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::event::Event;
+use crate::id::{Random, UserNo};
+use crate::store::disk::{self, Disk};
+use crate::store::engine::{EngineError, Op, Rows};
+use crate::store::index;
+use crate::store::intent;
+use crate::store::keys;
+use crate::store::logs::{Head, Logs};
+use crate::store::read;
+use crate::store::record::{self, Recipient};
+use crate::store::space;
+
+/// The format of the rows that this version writes and reads.
+const FORMAT: u64 = 1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "the data directory {0} is in use by another tidings process; stop that one or choose another --data"
+    )]
+    InUse(PathBuf),
+    #[error(
+        "the data directory {0} was written by a newer version of tidings (format {1}); use that version, nothing was changed"
+    )]
+    Newer(PathBuf, u64),
+    #[error("cannot use the data directory {0}: {1}")]
+    Io(PathBuf, std::io::Error),
+    #[error(
+        "the data directory {0} is damaged: {1}; `tidings verify` tells what is lost, `tidings repair` saves the rest, `tidings restore` brings a backup back"
+    )]
+    Damaged(PathBuf, String),
+}
+
+/// The directory, locked for this process as long as the value lives.
+pub struct Directory {
+    pub path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Creates the directory, readable by its owner only, and locks it.
+    pub fn lock(path: &Path) -> Result<Directory, OpenError> {
+        let io = |error| OpenError::Io(path.to_owned(), error);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("lock"))
+            .map_err(io)?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Directory {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(path.to_owned())),
+            Err(error) => Err(io(error.into())),
+        }
+    }
+
+    /// Where the engine keeps its files.
+    pub fn engine_path(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    pub fn mark_path(&self) -> PathBuf {
+        self.path.join("mark")
+    }
+
+    /// Opens the engine; a directory that has a mark but no engine lost it.
+    pub fn open_engine(&self, cache_bytes: u64, ballast_bytes: u64) -> Result<Disk, OpenError> {
+        let io = |error| OpenError::Io(self.path.clone(), error);
+        let path = self.engine_path();
+        if self.mark_path().exists() && !path.join("db").exists() {
+            return Err(OpenError::Damaged(
+                self.path.clone(),
+                "its file `log/db` is missing".to_owned(),
+            ));
+        }
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(io)?;
+        space::make_room(&self.path, ballast_bytes).map_err(io)?;
+        Disk::open(&path, cache_bytes).map_err(|error| match error {
+            disk::OpenError::Damaged(cause) => OpenError::Damaged(self.path.clone(), cause),
+            disk::OpenError::Io(error) => io(error),
+        })
+    }
+
+    pub fn damaged(&self, error: &EngineError) -> OpenError {
+        OpenError::Damaged(self.path.clone(), error.to_string())
+    }
+}
+
+/// What the rows say, ready for work.
+pub struct Opened {
+    pub logs: Logs,
+    pub next_commit: u64,
+    pub live_bytes: u64,
+    /// Events that are not in index blocks yet, oldest first, with those who have them.
+    pub replayed: Vec<(Arc<Event>, Vec<Recipient>)>,
+    /// Newest time in the store; the clock must not tell an earlier one.
+    pub newest_ms: u64,
+}
+
+/// What opening needs to know.
+pub struct Opening<'a> {
+    pub rows: &'a Rows,
+    pub random: &'a Random,
+    pub retention_events: u64,
+    /// Newest commit number that was on stable storage for certain.
+    pub marked: Option<u64>,
+}
+
+/// The format of a store that has rows.
+pub fn check_format(rows: &Rows, path: &Path) -> Result<(), OpenError> {
+    let damaged = |error: EngineError| OpenError::Damaged(path.to_owned(), error.to_string());
+    match number(rows, "format").map_err(damaged)? {
+        None => {
+            let op = Op::Put(keys::meta("format"), FORMAT.to_le_bytes().to_vec());
+            rows.apply(vec![op]).map_err(damaged)
+        }
+        Some(FORMAT) => Ok(()),
+        Some(newer) => Err(OpenError::Newer(path.to_owned(), newer)),
+    }
+}
+
+impl Opening<'_> {
+    /// Reads heads and replays what the index does not know yet. Everything found is synced before it is returned.
+    pub fn run(self) -> Result<Opened, EngineError> {
+        intent::redo(self.rows)?;
+        let logs = Logs::new(0, self.retention_events);
+        let mut is_whole = load_users(self.rows, &logs)?;
+        let indexed = number(self.rows, "indexed")?.unwrap_or(0);
+        let (live_from, live_bytes) = live(self.rows)?;
+        let mut opened = Opened {
+            logs,
+            next_commit: indexed + 1,
+            live_bytes,
+            replayed: Vec::new(),
+            newest_ms: 0,
+        };
+        is_whole &= self.replay(&mut opened, live_from)?;
+        if let Some(marked) = self.marked.filter(|marked| *marked >= opened.next_commit) {
+            let found = opened.next_commit - 1;
+            tracing::error!(
+                marked,
+                found,
+                "the store lost its newest commits; every log gets a new epoch"
+            );
+            opened.next_commit = marked + 1;
+            is_whole = false;
+        }
+        let generation = self.generation(is_whole)?;
+        opened.logs.set_generation(generation);
+        self.rows.sync()?;
+        Ok(opened)
+    }
+
+    /// The random number of this life of the store: a new one after a loss, so that every epoch changes.
+    fn generation(&self, is_whole: bool) -> Result<u64, EngineError> {
+        #[cfg(feature = "faults")]
+        let is_whole = is_whole || crate::store::committer::is_mutant("mutant_keep_epoch");
+        match number(self.rows, "generation")? {
+            Some(generation) if is_whole => Ok(generation),
+            _ => {
+                let generation = self.random.number();
+                self.rows.apply(vec![Op::Put(
+                    keys::meta("generation"),
+                    generation.to_le_bytes().to_vec(),
+                )])?;
+                Ok(generation)
+            }
+        }
+    }
+
+    /// Takes every record that is newer than the index into the heads. Tells whether none was missing.
+    fn replay(&self, opened: &mut Opened, live_from: u64) -> Result<bool, EngineError> {
+        let mut is_whole = true;
+        let mut commits = Vec::new();
+        let from = keys::record(opened.next_commit, 0);
+        self.rows
+            .scan_all(&from, &keys::records_end(), &mut |key, _| {
+                commits.extend(
+                    keys::parse_record(key)
+                        .filter(|(_, chunk)| *chunk == 0)
+                        .map(|(commit, _)| commit),
+                );
+                ControlFlow::Continue(())
+            })?;
+        for commit in commits {
+            let event = read::event(self.rows, commit)?;
+            let recipients = read::recipients(self.rows, commit)?;
+            opened.next_commit = commit + 1;
+            let Some(event) = event.filter(|_| !recipients.is_empty()) else {
+                tracing::error!(
+                    commit,
+                    "a record is damaged; the logs that held it get new epochs"
+                );
+                is_whole = false;
+                continue;
+            };
+            if commit >= live_from {
+                opened.live_bytes += record::encode(&event, &recipients).len() as u64;
+            }
+            opened.newest_ms = opened.newest_ms.max(event.time_ms);
+            let event = Arc::new(event);
+            let (taken, is_dense) = take_in(&opened.logs, &event, &recipients);
+            is_whole &= is_dense;
+            opened.replayed.push((event, taken));
+        }
+        Ok(is_whole)
+    }
+}
+
+/// Appends a replayed event to the heads that do not know it. Gives those, and whether their seqs were dense.
+fn take_in(logs: &Logs, event: &Arc<Event>, recipients: &[Recipient]) -> (Vec<Recipient>, bool) {
+    let mut is_dense = true;
+    let mut taken = Vec::new();
+    let bytes = record::retained_bytes(event.json().len());
+    for recipient in recipients {
+        if recipient.user.0 >= logs.count() {
+            is_dense = false;
+            continue;
+        }
+        let tail = logs.read(recipient.user, |head| head.tail);
+        if recipient.seq <= tail {
+            continue;
+        }
+        if recipient.seq > tail + 1 {
+            is_dense = false;
+            logs.change(recipient.user, |head| head.skip_to(recipient.seq));
+        }
+        logs.arrive(recipient.user, recipient.seq, event.commit, bytes);
+        taken.push(*recipient);
+    }
+    (taken, is_dense)
+}
+
+/// Reads all user rows. A number without a good row keeps its place by a log without a name that anyone can have.
+fn load_users(rows: &Rows, logs: &Logs) -> Result<bool, EngineError> {
+    let mut is_whole = true;
+    let (from, to) = keys::users();
+    rows.scan_all(&from, &to, &mut |key, row| {
+        let Some(user) = keys::parse_user(key) else {
+            return ControlFlow::Continue(());
+        };
+        while logs.count() < user.0 {
+            is_whole = false;
+            let lost = UserNo(logs.count());
+            logs.add(lost, Head::lost(lost));
+        }
+        let head = row.and_then(|row| index::decode_user(row).ok());
+        is_whole &= head.is_some();
+        logs.add(user, head.unwrap_or_else(|| Head::lost(user)));
+        ControlFlow::Continue(())
+    })?;
+    if !is_whole {
+        tracing::error!(
+            "user rows are damaged: the logs of those users are lost; every log gets a new epoch"
+        );
+    }
+    Ok(is_whole)
+}
+
+fn number(rows: &Rows, name: &str) -> Result<Option<u64>, EngineError> {
+    let value = rows.get(&keys::meta(name))?;
+    Ok(value
+        .and_then(|value| value.try_into().ok())
+        .map(u64::from_le_bytes))
+}
+
+/// From which commit on the stored bytes are not counted yet, and the count before it.
+fn live(rows: &Rows) -> Result<(u64, u64), EngineError> {
+    let row = rows.get(&keys::meta("live"))?.unwrap_or_default();
+    let Some((from, bytes)) = row.split_first_chunk::<8>() else {
+        return Ok((0, 0));
+    };
+    let bytes = bytes.try_into().map_or(0, u64::from_le_bytes);
+    Ok((u64::from_le_bytes(*from), bytes))
+}

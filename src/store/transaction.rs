@@ -1,0 +1,296 @@
+//! One command at work in the committer: what it reads, what it appends, what it changes.
+//!
+//! Promises: a command sees the store as all commands before it left it, also those of its own group; its events and
+//! its rows become one commit, or none of them does. It never waits for a reader or for the network.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::clock::{Clock, UnixMs};
+use crate::event::{Event, Topic, UserId};
+use crate::id::UserNo;
+use crate::store::Shared;
+use crate::store::StoreError;
+use crate::store::engine::{BATCH_OPS_MAX, EngineError, Op};
+use crate::store::index;
+use crate::store::intent;
+use crate::store::keys;
+use crate::store::logs::{Head, View};
+use crate::store::record::{self, CHUNK_BYTES, Recipient};
+use crate::store::topics::Topics;
+
+/// The committer's own state: what the next command builds on.
+pub struct Writer {
+    pub shared: Arc<Shared>,
+    pub topics: Topics,
+    pub next_commit: u64,
+    /// Operations of this group that are not applied yet.
+    batch: Vec<Op>,
+    /// What those operations make of their rows.
+    overlay: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Logs created since the last batch; their rows go along with the next one.
+    new_users: Vec<UserNo>,
+    /// Events of this group, for the readers once they are durable.
+    pub arrivals: Vec<Arrival>,
+}
+
+pub struct Arrival {
+    pub event: Arc<Event>,
+    pub recipients: Vec<Recipient>,
+    /// Size of the record, body and recipients.
+    pub record_bytes: u64,
+}
+
+/// What one command wants, until it is kept or discarded as a whole.
+#[derive(Default)]
+struct Staged {
+    ops: Vec<Op>,
+    events: Vec<(Event, Vec<Recipient>)>,
+    topics: Vec<(Topic, UserNo, Membership)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Membership {
+    Joins,
+    Leaves,
+}
+
+pub struct Transaction<'a> {
+    writer: &'a mut Writer,
+    staged: Staged,
+}
+
+/// The seqs that an appended event got, in the order of user numbers.
+pub struct Appended<'a> {
+    pub recipients: &'a [Recipient],
+}
+
+impl Transaction<'_> {
+    /// The time of this commit.
+    pub fn now_ms(&self) -> UnixMs {
+        self.writer.shared.clock.now_ms()
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.writer.shared.clock
+    }
+
+    /// The number of a user, who gets an empty log now if there was none.
+    pub fn user(&mut self, name: &UserId) -> UserNo {
+        if let Some(user) = self.writer.shared.logs.find(name) {
+            return user;
+        }
+        let user = UserNo(self.writer.shared.logs.count());
+        self.writer.shared.logs.add(user, Head::new(name.clone()));
+        self.writer.new_users.push(user);
+        user
+    }
+
+    pub fn find_user(&self, name: &UserId) -> Option<UserNo> {
+        self.writer.shared.logs.find(name)
+    }
+
+    pub fn view(&self, user: UserNo) -> View {
+        self.writer.shared.logs.view(user)
+    }
+
+    /// Users subscribed to a topic.
+    pub fn subscribers(&self, topic: &Topic) -> Vec<UserNo> {
+        let mut users = self.writer.topics.users(topic).to_vec();
+        for (changed, user, membership) in &self.staged.topics {
+            if changed == topic {
+                users.retain(|other| other != user);
+                users.extend((*membership == Membership::Joins).then_some(*user));
+            }
+        }
+        users
+    }
+
+    pub fn subscribe(&mut self, topic: &Topic, user: UserNo) {
+        let since = self.now_ms().to_le_bytes().to_vec();
+        self.staged
+            .ops
+            .push(Op::Put(keys::subscription(topic, user), since));
+        self.staged
+            .topics
+            .push((topic.clone(), user, Membership::Joins));
+    }
+
+    pub fn unsubscribe(&mut self, topic: &Topic, user: UserNo) {
+        self.staged
+            .ops
+            .push(Op::Delete(keys::subscription(topic, user)));
+        self.staged
+            .topics
+            .push((topic.clone(), user, Membership::Leaves));
+    }
+
+    /// A row as this command and all before it left it.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        for op in self.staged.ops.iter().rev() {
+            match op {
+                Op::Put(changed, value) if changed == key => return Ok(Some(value.clone())),
+                Op::Delete(changed) if changed == key => return Ok(None),
+                _ => {}
+            }
+        }
+        if let Some(value) = self.writer.overlay.get(key) {
+            return Ok(value.clone());
+        }
+        Ok(self.writer.shared.rows.get(key)?)
+    }
+
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.staged.ops.push(Op::Put(key, value));
+    }
+
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.staged.ops.push(Op::Delete(key));
+    }
+
+    /// Appends the event to the log of each user of the audience. Without an audience nothing is stored.
+    pub fn append(&mut self, mut event: Event, mut audience: Vec<UserNo>) -> Appended<'_> {
+        audience.sort_unstable();
+        audience.dedup();
+        if audience.is_empty() {
+            return Appended { recipients: &[] };
+        }
+        let logs = &self.writer.shared.logs;
+        let assign = |user| Recipient {
+            user,
+            seq: logs.change(user, |head| {
+                head.assigned += 1;
+                head.assigned
+            }),
+        };
+        let recipients: Vec<Recipient> = audience.into_iter().map(assign).collect();
+        event.commit = self.writer.next_commit + self.staged.events.len() as u64;
+        self.staged.events.push((event, recipients));
+        let (_, recipients) = self.staged.events.last().expect("pushed on the line above");
+        Appended { recipients }
+    }
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>, topics: Topics, next_commit: u64) -> Writer {
+        Writer {
+            shared,
+            topics,
+            next_commit,
+            batch: Vec::new(),
+            overlay: HashMap::new(),
+            new_users: Vec::new(),
+            arrivals: Vec::new(),
+        }
+    }
+
+    pub fn begin(&mut self) -> Transaction<'_> {
+        Transaction {
+            writer: self,
+            staged: Staged::default(),
+        }
+    }
+
+    /// Whether the group has anything to make durable.
+    pub fn is_dirty(&self) -> bool {
+        !self.batch.is_empty() || !self.arrivals.is_empty()
+    }
+
+    /// Applies what the group still holds; all of it is visible to the engine's readers then, none of it durable.
+    pub fn apply_rest(&mut self) -> Result<(), EngineError> {
+        fail::fail_point!("before_apply");
+        self.apply_batch()?;
+        fail::fail_point!("after_apply");
+        Ok(())
+    }
+
+    fn apply_batch(&mut self) -> Result<(), EngineError> {
+        self.overlay.clear();
+        self.shared.rows.apply(std::mem::take(&mut self.batch))
+    }
+
+    /// Adds one command's operations, which belong together.
+    fn add(&mut self, ops: Vec<Op>) -> Result<(), EngineError> {
+        if self.batch.len() + ops.len() > BATCH_OPS_MAX {
+            self.apply_batch()?;
+        }
+        if ops.len() > BATCH_OPS_MAX {
+            return intent::apply_large(&self.shared.rows, ops);
+        }
+        for op in &ops {
+            match op {
+                // Records are never read back by a command.
+                Op::Put(key, _) if keys::parse_record(key).is_some() => {}
+                Op::Put(key, value) => drop(self.overlay.insert(key.clone(), Some(value.clone()))),
+                Op::Delete(key) => drop(self.overlay.insert(key.clone(), None)),
+            }
+        }
+        self.batch.extend(ops);
+        Ok(())
+    }
+
+    fn user_rows(&mut self) -> Vec<Op> {
+        let shared = &self.shared;
+        let row = |user: UserNo| {
+            shared.logs.read(user, |head| {
+                Op::Put(keys::user(user), index::encode_user(head))
+            })
+        };
+        self.new_users.drain(..).map(row).collect()
+    }
+}
+
+impl Transaction<'_> {
+    /// The command succeeded: its events and rows join the group. Gives the bytes that they take.
+    pub fn keep(self) -> Result<u64, EngineError> {
+        let Transaction { writer, staged } = self;
+        // The rows of new users go first, a batch at a time: a log must be known before anything names its number.
+        let user_rows = writer.user_rows();
+        for rows in user_rows.chunks(BATCH_OPS_MAX) {
+            writer.add(rows.to_vec())?;
+        }
+        let mut ops = staged.ops;
+        for (event, recipients) in staged.events {
+            assert_eq!(event.commit, writer.next_commit, "commit numbers are dense");
+            writer.next_commit += 1;
+            let record = record::encode(&event, &recipients);
+            for (chunk, bytes) in (0u16..).zip(record.chunks(CHUNK_BYTES)) {
+                ops.push(Op::Put(keys::record(event.commit, chunk), bytes.to_vec()));
+            }
+            let record_bytes = record.len() as u64;
+            writer.arrivals.push(Arrival {
+                event: Arc::new(event),
+                recipients,
+                record_bytes,
+            });
+        }
+        for (topic, user, membership) in staged.topics {
+            match membership {
+                Membership::Joins => writer.topics.add(&topic, user),
+                Membership::Leaves => writer.topics.remove(&topic, user),
+            }
+        }
+        let bytes = ops.iter().map(op_bytes).sum();
+        writer.add(ops)?;
+        Ok(bytes)
+    }
+
+    /// The command was refused: its seqs go back, nothing of it remains.
+    pub fn discard(self) {
+        for (_, recipients) in &self.staged.events {
+            for recipient in recipients {
+                self.writer
+                    .shared
+                    .logs
+                    .change(recipient.user, |head| head.assigned -= 1);
+            }
+        }
+    }
+}
+
+fn op_bytes(op: &Op) -> u64 {
+    match op {
+        Op::Put(key, value) => (key.len() + value.len()) as u64,
+        Op::Delete(key) => key.len() as u64,
+    }
+}

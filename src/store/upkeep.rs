@@ -1,0 +1,435 @@
+//! What the committer does between groups: write the index behind the commits, trim logs, forget old keys.
+//!
+//! Promises: each step is one small batch; heads and rows change together; a body is deleted once no log keeps it,
+//! in the batch in which the last log lets it go. Under load it works only on what has piled up.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::clock::UnixMs;
+use crate::event::Event;
+use crate::id::UserNo;
+use crate::store::Shared;
+use crate::store::engine::{BATCH_OPS_MAX, EngineError, Op};
+use crate::store::index::{self, Block};
+use crate::store::intent;
+use crate::store::keys;
+use crate::store::logs::{Head, Logs};
+use crate::store::read;
+use crate::store::record::{Header, Recipient};
+use crate::store::transaction::Writer;
+
+/// The index may lag this many commits and log entries behind: it bounds the replay at start and the memory.
+const BACKLOG_COMMITS_MAX: u64 = 50_000;
+const BACKLOG_ENTRIES_MAX: usize = 1_000_000;
+/// A step stops once it holds this many operations; the rest of the batch is room for the last log's.
+const STEP_OPS: usize = 200;
+/// Under load a log is trimmed once this many of its events are due.
+const TRIM_EVENTS_MIN: u64 = 64;
+/// Of the logs that are due, one in this many is trimmed in a step: the work grows with what has piled up.
+const LOGS_PER_STEP: usize = 32;
+/// Heads looked at in one step of the sweep for what is due by age or was left over.
+const SWEEP_HEADS: u32 = 512;
+/// Bodies with several recipients whose remaining keepers are counted in memory; past that the counts start anew.
+const COUNTED_MAX: usize = 200_000;
+
+/// What a log may keep; 0 = no bound.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    pub events: u64,
+    pub age_ms: u64,
+    pub bytes: u64,
+    pub total_bytes: u64,
+}
+
+pub struct Upkeep {
+    retention: Retention,
+    /// Logs with entries that are not in index blocks, by the commit number of the first of them.
+    unindexed: BTreeSet<(u64, UserNo)>,
+    entries: usize,
+    /// Logs with something to trim.
+    due: VecDeque<UserNo>,
+    is_due: std::collections::HashSet<UserNo>,
+    /// Next log that the sweep looks at.
+    sweep: u32,
+    /// How many logs still keep a body that several got; counted when the first of them lets it go.
+    keepers: HashMap<u64, u32>,
+    forgotten_before: u32,
+    /// Bytes of stored bodies, each counted once.
+    live_bytes: u64,
+}
+
+impl Upkeep {
+    pub fn new(retention: Retention, live_bytes: u64) -> Upkeep {
+        Upkeep {
+            retention,
+            unindexed: BTreeSet::new(),
+            entries: 0,
+            due: VecDeque::new(),
+            is_due: std::collections::HashSet::new(),
+            sweep: 0,
+            keepers: HashMap::new(),
+            forgotten_before: 0,
+            live_bytes,
+        }
+    }
+
+    /// Notes one log's new event.
+    pub fn arrived(&mut self, logs: &Logs, user: UserNo, event: &Event) {
+        let retention = self.retention;
+        let is_due = logs.change(user, |head| {
+            if head.fresh.len() == 1 {
+                self.unindexed.insert((event.commit, user));
+            }
+            if head.oldest_ms == 0 {
+                head.oldest_ms = event.time_ms;
+            }
+            head.floor - head.kept_from >= TRIM_EVENTS_MIN
+                || (retention.bytes > 0 && head.bytes > retention.bytes)
+        });
+        self.entries += 1;
+        if is_due {
+            self.enqueue(user);
+        }
+    }
+
+    /// Takes in what was replayed at open: its heads know it, the index does not.
+    pub fn resume(&mut self, logs: &Logs, replayed: &[(Arc<Event>, Vec<Recipient>)]) {
+        for (event, recipients) in replayed {
+            for recipient in recipients {
+                let is_first = logs.read(recipient.user, |head| {
+                    head.fresh.front() == Some(&event.commit)
+                });
+                if is_first {
+                    self.unindexed.insert((event.commit, recipient.user));
+                }
+                self.entries += 1;
+            }
+        }
+    }
+
+    pub fn stored(&mut self, bytes: u64) {
+        self.live_bytes += bytes;
+    }
+
+    fn enqueue(&mut self, user: UserNo) {
+        if self.is_due.insert(user) {
+            self.due.push_back(user);
+        }
+    }
+
+    /// One small step of each kind of work that is due.
+    pub fn step(&mut self, writer: &mut Writer, is_idle: bool) -> Result<(), EngineError> {
+        let shared = Arc::clone(&writer.shared);
+        let behind = self
+            .unindexed
+            .first()
+            .map_or(0, |(commit, _)| writer.next_commit - commit);
+        if behind > BACKLOG_COMMITS_MAX || self.entries > BACKLOG_ENTRIES_MAX {
+            self.write_index(&shared, writer.next_commit)?;
+        }
+        for _ in 0..self.due.len().div_ceil(LOGS_PER_STEP) {
+            self.trim_next(&shared, writer.next_commit)?;
+        }
+        self.sweep(&shared, is_idle);
+        if self.retention.total_bytes > 0 && self.live_bytes > self.retention.total_bytes {
+            self.shed_oldest(&shared)?;
+        }
+        if is_idle {
+            self.forget_keys(&shared)?;
+            shared
+                .metrics
+                .live_bytes
+                .set(i64::try_from(self.live_bytes).unwrap_or(i64::MAX));
+            shared
+                .metrics
+                .index_backlog
+                .set(i64::try_from(self.entries).unwrap_or(i64::MAX));
+        }
+        Ok(())
+    }
+
+    fn trim_next(&mut self, shared: &Shared, next_commit: u64) -> Result<(), EngineError> {
+        let Some(user) = self.due.pop_front() else {
+            return Ok(());
+        };
+        self.is_due.remove(&user);
+        if self.trim(shared, user, next_commit)? {
+            self.enqueue(user);
+        }
+        Ok(())
+    }
+
+    /// Whether there is more to do than waiting for the next command.
+    pub fn is_busy(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Writes the entries that have waited longest into index blocks, and how far the index is complete.
+    fn write_index(&mut self, shared: &Shared, next_commit: u64) -> Result<(), EngineError> {
+        let mut ops = Vec::new();
+        let mut written = Vec::new();
+        while ops.len() < STEP_OPS
+            && let Some((_, user)) = self.unindexed.pop_first()
+        {
+            let head = shared.logs.read(user, Head::clone);
+            ops.extend(index::write_ops(&shared.rows, user, &head)?);
+            written.push((user, head.fresh.len()));
+        }
+        let complete = self
+            .unindexed
+            .first()
+            .map_or(next_commit, |(commit, _)| *commit)
+            - 1;
+        ops.push(index_mark(complete));
+        ops.push(live_mark(next_commit, self.live_bytes));
+        apply_together(shared, ops)?;
+        for (user, entries) in written {
+            shared
+                .logs
+                .change(user, |head| drop(head.fresh.drain(..entries)));
+            self.entries -= entries;
+        }
+        Ok(())
+    }
+
+    /// Writes one log's entries, so that its user row may be written.
+    fn index_log(&mut self, shared: &Shared, user: UserNo) -> Result<(), EngineError> {
+        let head = shared.logs.read(user, Head::clone);
+        let Some(first) = head.fresh.front() else {
+            return Ok(());
+        };
+        self.unindexed.remove(&(*first, user));
+        apply_together(shared, index::write_ops(&shared.rows, user, &head)?)?;
+        shared.logs.change(user, |head| head.fresh.clear());
+        self.entries -= head.fresh.len();
+        Ok(())
+    }
+
+    /// Takes the log's oldest due events away, one batch of them. Tells whether more are due.
+    fn trim(
+        &mut self,
+        shared: &Shared,
+        user: UserNo,
+        next_commit: u64,
+    ) -> Result<bool, EngineError> {
+        self.index_log(shared, user)?;
+        let mut head = shared.logs.read(user, Head::clone);
+        let started_at = head.kept_from;
+        let mut ops = Vec::new();
+        let mut block: Option<Block> = None;
+        let mut is_more_due = true;
+        while ops.len() < STEP_OPS {
+            match self.trim_one(shared, user, &mut head, &mut block, &mut ops)? {
+                true => {}
+                false => {
+                    is_more_due = false;
+                    break;
+                }
+            }
+        }
+        let trimmed = head.kept_from - started_at;
+        if trimmed == 0 {
+            shared
+                .logs
+                .change(user, |old| old.oldest_ms = head.oldest_ms);
+            return Ok(false);
+        }
+        ops.push(Op::Put(keys::user(user), index::encode_user(&head)));
+        ops.push(live_mark(next_commit, self.live_bytes));
+        shared
+            .logs
+            .change(user, |old| old.floor = old.floor.max(head.floor));
+        apply_together(shared, ops)?;
+        shared.logs.change(user, |old| {
+            old.kept_from = head.kept_from;
+            old.bytes = head.bytes;
+            old.oldest_ms = head.oldest_ms;
+        });
+        shared.metrics.trimmed.inc_by(trimmed);
+        Ok(is_more_due)
+    }
+
+    /// Takes the log's oldest event away if it is due.
+    fn trim_one(
+        &mut self,
+        shared: &Shared,
+        user: UserNo,
+        head: &mut Head,
+        block: &mut Option<Block>,
+        ops: &mut Vec<Op>,
+    ) -> Result<bool, EngineError> {
+        let seq = head.kept_from;
+        if seq > head.tail {
+            return Ok(false);
+        }
+        if block.as_ref().and_then(|block| block.commit(seq)).is_none() {
+            *block = read::or_lost(index::read_block(&shared.rows, user, seq))?.flatten();
+        }
+        let commit = block.as_ref().and_then(|block| block.commit(seq));
+        let found = match commit {
+            Some(commit) => read::header(&shared.rows, commit)?.map(|header| (commit, header)),
+            None => None,
+        };
+        match found {
+            Some((commit, header)) => {
+                if !self.is_event_due(seq, head, &header, shared.clock.now_ms()) {
+                    head.oldest_ms = header.time_ms;
+                    return Ok(false);
+                }
+                head.bytes = head.bytes.saturating_sub(header.retained_bytes());
+                head.oldest_ms = header.time_ms;
+                self.let_go(shared, user, commit, &header, ops)?;
+            }
+            None => tracing::error!(
+                seq,
+                "an event was lost to damage before retention reached it"
+            ),
+        }
+        head.kept_from = seq + 1;
+        head.floor = head.floor.max(seq + 1);
+        if keys::block_start(seq + 1) == seq + 1 {
+            ops.push(Op::Delete(keys::block(user, seq)));
+        }
+        Ok(true)
+    }
+
+    fn is_event_due(&self, seq: u64, head: &Head, header: &Header, now_ms: UnixMs) -> bool {
+        let Retention { bytes, age_ms, .. } = self.retention;
+        seq < head.floor
+            || (bytes > 0 && head.bytes > bytes)
+            || (age_ms > 0 && header.time_ms.saturating_add(age_ms) <= now_ms)
+    }
+
+    /// One log no longer keeps the body; with the last one the body goes.
+    fn let_go(
+        &mut self,
+        shared: &Shared,
+        user: UserNo,
+        commit: u64,
+        header: &Header,
+        ops: &mut Vec<Op>,
+    ) -> Result<(), EngineError> {
+        if header.recipients > 1 {
+            if self.keepers.len() > COUNTED_MAX {
+                self.keepers.clear();
+            }
+            let others = match self.keepers.get(&commit) {
+                Some(keepers) => keepers - 1,
+                None => count_other_keepers(shared, user, commit)?,
+            };
+            if others > 0 {
+                self.keepers.insert(commit, others);
+                return Ok(());
+            }
+            self.keepers.remove(&commit);
+        }
+        let chunks = Header::chunks_of(header.total_bytes());
+        ops.extend((0..chunks).map(|chunk| Op::Delete(keys::record(commit, chunk))));
+        self.live_bytes = self.live_bytes.saturating_sub(header.total_bytes() as u64);
+        Ok(())
+    }
+
+    /// Finds logs that are due by age, or that have less to trim than is worth a step under load.
+    fn sweep(&mut self, shared: &Shared, is_idle: bool) {
+        let count = shared.logs.count();
+        let now_ms = shared.clock.now_ms();
+        let Retention { age_ms, bytes, .. } = self.retention;
+        for _ in 0..SWEEP_HEADS.min(count) {
+            self.sweep = if self.sweep + 1 >= count {
+                0
+            } else {
+                self.sweep + 1
+            };
+            let user = UserNo(self.sweep);
+            let is_due = shared.logs.read(user, |head| {
+                let is_old = age_ms > 0
+                    && head.oldest_ms > 0
+                    && head.oldest_ms.saturating_add(age_ms) <= now_ms;
+                let is_left_over = is_idle && head.kept_from < head.floor;
+                let is_large = bytes > 0 && head.bytes > bytes;
+                head.kept_from <= head.tail && (is_old || is_left_over || is_large)
+            });
+            if is_due {
+                self.enqueue(user);
+            }
+        }
+    }
+
+    /// The store is larger than it may be: the oldest body goes from every log that keeps it.
+    fn shed_oldest(&mut self, shared: &Shared) -> Result<(), EngineError> {
+        let mut oldest = None;
+        shared
+            .rows
+            .scan_all(&keys::record(0, 0), &keys::records_end(), &mut |key, _| {
+                oldest = keys::parse_record(key);
+                ControlFlow::Break(())
+            })?;
+        let Some((commit, _)) = oldest else {
+            return Ok(());
+        };
+        for recipient in read::recipients(&shared.rows, commit)? {
+            self.index_log(shared, recipient.user)?;
+            shared.logs.change(recipient.user, |head| {
+                head.floor = head.floor.max(recipient.seq + 1)
+            });
+            self.enqueue(recipient.user);
+        }
+        Ok(())
+    }
+
+    /// Forgets idempotency keys that are two days old, a batch at a time.
+    fn forget_keys(&mut self, shared: &Shared) -> Result<(), EngineError> {
+        let keep_from = keys::day_of(shared.clock.now_ms()).saturating_sub(1);
+        if self.forgotten_before >= keep_from {
+            return Ok(());
+        }
+        let (from, to) = keys::remembered_before(keep_from);
+        let mut ops = Vec::new();
+        shared.rows.scan_all(&from, &to, &mut |key, _| {
+            ops.push(Op::Delete(key.to_vec()));
+            if ops.len() < BATCH_OPS_MAX {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+        if ops.is_empty() {
+            self.forgotten_before = keep_from;
+        }
+        shared.rows.apply(ops)
+    }
+}
+
+/// The row that says up to which commit the index is complete.
+fn index_mark(complete: u64) -> Op {
+    Op::Put(keys::meta("indexed"), complete.to_le_bytes().to_vec())
+}
+
+/// The row that says how many bytes of bodies the commits before `next_commit` left.
+fn live_mark(next_commit: u64, live_bytes: u64) -> Op {
+    let mut value = next_commit.to_le_bytes().to_vec();
+    value.extend_from_slice(&live_bytes.to_le_bytes());
+    Op::Put(keys::meta("live"), value)
+}
+
+/// Applies operations that belong together, whatever their number.
+fn apply_together(shared: &Shared, ops: Vec<Op>) -> Result<(), EngineError> {
+    match ops.len() > BATCH_OPS_MAX {
+        true => intent::apply_large(&shared.rows, ops),
+        false => shared.rows.apply(ops),
+    }
+}
+
+/// Logs other than `user` that still keep the body.
+fn count_other_keepers(shared: &Shared, user: UserNo, commit: u64) -> Result<u32, EngineError> {
+    let recipients = read::recipients(&shared.rows, commit)?;
+    let keeps = |other: &&Recipient| {
+        other.user != user
+            && shared
+                .logs
+                .read(other.user, |head| head.kept_from <= other.seq)
+    };
+    Ok(u32::try_from(recipients.iter().filter(keeps).count()).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,17 @@
+//! The black-box suite: every module is a part of PROTOCOL.md or of FAULTS.md, told from outside the server.
+//!
+//! Promises: one binary, offline, any order, in parallel, without skips. All replies come through `door`, all frames
+//! through `sse`, all deliveries through `delivery`. It never looks into the server: only HTTP, signals, exit codes,
+//! `/metrics` and the log tell.
+
+mod client;
+mod delivery;
+mod door;
+mod harness;
+mod sse;
+mod tokens;
+mod websocket;
+mod write;
+
+mod tidy;
+mod tidy_docs;

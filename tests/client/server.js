@@ -81,7 +81,7 @@ class Server {
     const lines = createInterface({ input: this.child.stdout });
     const first = Promise.race([
       once(lines, 'line').then(([line]) => line),
-      this.exited.then(([code]) => `exit ${code}`),
+      this.exited.then(([code, signal]) => `exit ${code ?? signal}`),
       pause(START_DEADLINE_MS, 'nothing in time', { ref: false }),
     ]);
     const port = /^listening on http:\/\/127\.0\.0\.1:(\d+)$/.exec(await first)?.[1];

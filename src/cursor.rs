@@ -16,9 +16,10 @@ use crate::cursor::filter::Filter;
 use crate::cursor::start::Start;
 use crate::event::{ConnId, Event, Signal};
 use crate::id::{Epoch, Position, UserNo};
+use crate::store::Store;
 use crate::store::logs::View;
 use crate::store::read::{Page, PageBounds, Read};
-use crate::store::{Store, StoreError};
+use crate::store::shared::StoreError;
 use crate::wake::Subscriber;
 
 /// Everything after the cursor is written in one turn, up to this many bytes.

@@ -4,16 +4,20 @@
 //! characters, quotes or backslashes, and `Json` is valid, one line, and at most 127 levels deep, so the encoders
 //! of `frame` cannot fail. It never looks at the store or the network.
 
+pub mod invalid;
+pub mod json;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::clock::{UnixMs, rfc3339};
+pub use crate::event::invalid::Invalid;
+pub use crate::event::json::Json;
 
 /// The greatest seq that a JavaScript number can hold: 2^53 − 1.
 pub const SEQ_MAX: u64 = (1 << 53) - 1;
@@ -21,24 +25,11 @@ pub const SEQ_MAX: u64 = (1 << 53) - 1;
 pub const ACTOR_NAME_CHARS_MAX: usize = 128;
 /// Prefixes of event types that only the server itself may use.
 const RESERVED_FAMILIES: [&str; 2] = ["sys", "event"];
-
-/// A value that breaks the rules of its field, told in words for the person who sent it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Invalid {
-    /// Stable code of the problem, such as `invalid_user_id`.
-    pub code: &'static str,
-    pub message: String,
-}
-
-impl Invalid {
-    pub fn new(code: &'static str, message: impl Into<String>) -> Invalid {
-        Invalid {
-            code,
-            message: message.into(),
-        }
-    }
-}
+/// Names of the server's own SSE events, and of those that `EventSource` itself fires: with `named=1` a type of this
+/// name could not be told from them.
+const RESERVED_TYPES: [&str; 9] = [
+    "ready", "snapshot", "reset", "live", "ping", "auth", "bye", "error", "open",
+];
 
 /// Makes a string type that holds 1 to `$max` bytes of the characters that `$allowed` names.
 macro_rules! name_type {
@@ -131,6 +122,10 @@ impl EventType {
             let message = format!("types of the family {family} are reserved for the server");
             return Err(Invalid::new("reserved_type", message));
         }
+        if RESERVED_TYPES.contains(&text) {
+            let message = format!("the type {text} is a name of the stream itself");
+            return Err(Invalid::new("reserved_type", message));
+        }
         Ok(event_type)
     }
 }
@@ -159,123 +154,6 @@ impl<'de> Deserialize<'de> for ActorName {
         Err(de::Error::custom(
             "an actor's name must be 1 to 128 characters without control characters",
         ))
-    }
-}
-
-/// One JSON value as text: valid, without white space between tokens, no key twice, at most 127 levels deep.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Json(String);
-
-impl Json {
-    /// JSON `null`, the data of an event that carries none.
-    pub fn null() -> Json {
-        Json("null".to_owned())
-    }
-
-    /// The text of a value that our own code built.
-    pub fn of(value: &serde_json::Value) -> Json {
-        Json(value.to_string())
-    }
-
-    /// Checks `raw` and takes out the white space between its tokens.
-    pub fn checked(raw: &RawValue) -> Result<Json, Invalid> {
-        Json::parse(raw.get())
-    }
-
-    /// Reads one JSON value from `text`.
-    pub fn parse(text: &str) -> Result<Json, Invalid> {
-        serde_json::from_str::<Strict>(text).map_err(|error| {
-            Invalid::new(
-                "invalid_data",
-                format!("data is not acceptable JSON: {error}"),
-            )
-        })?;
-        Ok(Json(compact(text)))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Takes out the white space between the tokens of valid JSON; strings stay as they are.
-fn compact(json: &str) -> String {
-    let mut is_in_string = false;
-    let mut is_escaped = false;
-    let kept = json.chars().filter(|&character| {
-        if is_in_string {
-            match character {
-                _ if is_escaped => is_escaped = false,
-                '\\' => is_escaped = true,
-                '"' => is_in_string = false,
-                _ => {}
-            }
-            return true;
-        }
-        is_in_string = character == '"';
-        !character.is_ascii_whitespace()
-    });
-    kept.collect()
-}
-
-/// Walks a JSON value and keeps nothing: strings must be valid Unicode, numbers in range, keys unique. The depth is
-/// bounded by serde_json (127 levels).
-struct Strict;
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strict, D::Error> {
-        deserializer.deserialize_any(Strict)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = Strict;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON value")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Strict, E> {
-        Ok(Strict)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Strict, E> {
-        Ok(Strict)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Strict, E> {
-        Ok(Strict)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Strict, E> {
-        Ok(Strict)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Strict, E> {
-        Ok(Strict)
-    }
-
-    fn visit_unit<E>(self) -> Result<Strict, E> {
-        Ok(Strict)
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Strict, A::Error> {
-        while items.next_element::<Strict>()?.is_some() {}
-        Ok(Strict)
-    }
-
-    fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Strict, A::Error> {
-        let mut seen = std::collections::HashSet::new();
-        while let Some(key) = entries.next_key::<std::borrow::Cow<'de, str>>()? {
-            if seen.contains(&key) {
-                return Err(de::Error::custom(format_args!(
-                    "the key {key:?} stands twice"
-                )));
-            }
-            seen.insert(key);
-            entries.next_value::<Strict>()?;
-        }
-        Ok(Strict)
     }
 }
 
@@ -562,40 +440,6 @@ mod tests {
         }
         for good in ["a", "message.new", "system.note", "events.x", "eventful"] {
             assert!(EventType::published(good).is_ok(), "{good:?} was refused");
-        }
-    }
-
-    #[test]
-    fn json_that_readers_would_disagree_on_is_refused() {
-        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-        for bad in [
-            "",
-            "{",
-            "[1,]",
-            "NaN",
-            "1e400",
-            r#"{"a":1,"a":2}"#,
-            r#"{"a":{"b":1,"b":2}}"#,
-            r#""\ud800""#,
-            "\u{feff}1",
-            "1 2",
-            &deep(128),
-            &deep(100_000),
-        ] {
-            assert!(
-                Json::parse(bad).is_err(),
-                "{:?} was taken for data",
-                &bad[..bad.len().min(40)]
-            );
-        }
-        for good in [
-            "null",
-            "-0",
-            "18446744073709551616",
-            r#"{"a":1,"b":{"a":1}}"#,
-            &deep(127),
-        ] {
-            assert_eq!(Json::parse(good).unwrap().as_str(), good);
         }
     }
 }

@@ -69,7 +69,7 @@ pub struct Limits {
     /// Networks that used up their failures, and until when; written by `auth_failure`, read by `auth_allowed`.
     barred: DashMap<Key, Instant>,
     bar_pause: Duration,
-    /// When a full table may be trimmed again; written and read by `has_room`.
+    /// When a full table may be trimmed again; written and read by `can_grow`.
     full_trim_at: Mutex<Instant>,
     /// Random, so that nobody can choose a name that shares another's number.
     hasher: RandomState,
@@ -106,7 +106,7 @@ impl Limits {
 
     /// Counts one write of a user.
     pub fn user_write(&self, user: &UserId) -> Result<(), RetryAfter> {
-        if !self.has_room(self.user_writes.len()) {
+        if !self.can_grow(self.user_writes.len()) {
             return Err(RetryAfter(FULL_PAUSE));
         }
         let key = self.hasher.hash_one(user);
@@ -135,7 +135,7 @@ impl Limits {
 
     /// Counts a token that was refused.
     pub fn auth_failure(&self, address: IpAddr) {
-        if !self.has_room(self.auth_failures.len()) {
+        if !self.can_grow(self.auth_failures.len()) {
             return;
         }
         let key = self.network(address);
@@ -175,7 +175,7 @@ impl Limits {
     }
 
     /// Whether a table of `keys` may grow; a full one is trimmed, so that room is found a little later.
-    fn has_room(&self, keys: usize) -> bool {
+    fn can_grow(&self, keys: usize) -> bool {
         if keys < KEYS_MAX {
             return true;
         }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use crate::clock::UnixMs;
 use crate::event::{Event, EventId, Signal, Topic, UserId};
 use crate::id::{EPOCH_CHARS, Epoch, Position, UserNo};
+use crate::store::Store;
 use crate::store::keys;
 use crate::store::record::{read_varint, write_varint};
+use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
-use crate::store::{Store, StoreError};
 use crate::wake::Wakes;
 
 /// A key is remembered for at least this long: 24 h.

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
+use crate::id::Random;
+
 const FILE_NAME: &str = "secret";
 /// Random bytes of a secret; written as twice as many hexadecimal digits.
 const RANDOM_BYTES: usize = 32;
@@ -74,13 +76,10 @@ pub fn read_or_make(data_dir: &Path) -> Result<SecretString, SecretError> {
 
 /// Writes a new secret beside its place and links it there, so that of two makers one wins and both read the same.
 fn make(data_dir: &Path, path: &Path) -> io::Result<()> {
-    let mut random = [0; RANDOM_BYTES];
-    let mut mark = [0; 8];
-    for bytes in [&mut random[..], &mut mark[..]] {
-        aws_lc_rs::rand::fill(bytes).map_err(|_| io::Error::other("no random bytes to be had"))?;
-    }
-    let beside = data_dir.join(format!("{FILE_NAME}.{}", hex(&mark)));
-    let written = write_new(&beside, &random).and_then(|()| fs::hard_link(&beside, path));
+    let random = Random::system();
+    let beside = data_dir.join(format!("{FILE_NAME}.{}", random.hex(8)));
+    let written =
+        write_new(&beside, &random.hex(RANDOM_BYTES)).and_then(|()| fs::hard_link(&beside, path));
     fs::remove_file(&beside)?;
     match written {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
@@ -89,18 +88,14 @@ fn make(data_dir: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
-fn write_new(path: &Path, random: &[u8]) -> io::Result<()> {
+fn write_new(path: &Path, secret: &str) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    writeln!(file, "{}", hex(random))?;
+    writeln!(file, "{secret}")?;
     file.sync_all()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

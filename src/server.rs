@@ -28,8 +28,9 @@ use crate::limits::{self, Limits};
 use crate::metrics::Metrics;
 use crate::secret::{self, SecretError};
 use crate::store::opening::OpenError;
+use crate::store::shared::StoreError;
 use crate::store::upkeep::Retention;
-use crate::store::{self, StoreError, Surroundings};
+use crate::store::{self, Surroundings};
 use crate::token::{self, Verifier};
 use crate::wake::Wakes;
 

@@ -17,6 +17,7 @@ pub mod opening;
 pub mod read;
 pub mod record;
 pub mod ring;
+pub mod shared;
 pub mod space;
 pub mod topics;
 pub mod transaction;
@@ -24,7 +25,7 @@ pub mod upkeep;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -34,11 +35,12 @@ use crate::id::{Random, UserNo};
 use crate::metrics::{Metrics, Source};
 use crate::store::committer::{Committer, Request, Verdict};
 use crate::store::engine::{Engine, EngineError, Rows};
-use crate::store::logs::{Logs, Place, View};
+use crate::store::logs::{Place, View};
 use crate::store::mark::Mark;
 use crate::store::opening::{Directory, OpenError, Opening};
 use crate::store::read::{Filling, PageBounds, Read};
 use crate::store::ring::Ring;
+use crate::store::shared::{Shared, StoreError};
 use crate::store::space::Space;
 use crate::store::topics::Topics;
 use crate::store::transaction::{Transaction, Writer};
@@ -53,22 +55,6 @@ const DISK_READERS_MAX: usize = 8;
 /// Positions looked up at a time for a reader near its tail.
 const PLACES_MAX: usize = 512;
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// Less room than `store.min_free_bytes`: it may be tried again when the disk has room.
-    #[error("the disk is nearly full")]
-    DiskFull,
-    /// The store can promise nothing any more; the server ends.
-    #[error("the store failed: {0}")]
-    Failed(String),
-}
-
-impl From<EngineError> for StoreError {
-    fn from(error: EngineError) -> StoreError {
-        StoreError::Failed(error.to_string())
-    }
-}
-
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -78,22 +64,6 @@ pub struct Settings {
     pub cache_bytes: u64,
     pub free_bytes_min: u64,
     pub ballast_bytes: u64,
-}
-
-/// What committer and readers share.
-pub struct Shared {
-    pub rows: Rows,
-    pub logs: Logs,
-    pub ring: Ring,
-    pub wakes: Wakes,
-    pub clock: Clock,
-    pub metrics: Arc<Metrics>,
-    /// Written by the space guard, read before a command is sent.
-    pub is_full: Arc<AtomicBool>,
-    /// Turns true once, when a write or sync failed.
-    pub failed: watch::Sender<bool>,
-    /// Places for readers that wait for the disk.
-    disk_readers: Semaphore,
 }
 
 /// What the parts around the store give it.

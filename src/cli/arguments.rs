@@ -15,44 +15,51 @@ use crate::token::TopicPattern;
 
 const EXAMPLES: &str = "\
 Examples:
-  tidings                                       serve on 127.0.0.1:8082 with the demo, data in ./data
-  tidings serve --listen 127.0.0.1:0 --data /var/lib/tidings --set log.retention_days=7
-  tidings token --sub alice --ttl 8h            a token for the user alice
+  tidings                             serve on 127.0.0.1:8082, data in ./data
+  tidings serve --listen 127.0.0.1:0 --data /var/lib/tidings
+  tidings token --sub alice --ttl 8h  a token for the user alice
   tidings publish --to alice --type note.new --data '{\"text\":\"hello\"}'
-  git log --format='{\"commit\":\"%H\"}' | tidings publish --to alice --type git.commit --ndjson -
+  git log --format='{\"commit\":\"%H\"}' |
+      tidings publish --to alice --type git.commit --ndjson -
   tidings tail --user alice --cursor start | jq .data
   tidings completions bash > /etc/bash_completion.d/tidings
 
-The configuration is the built-in config.toml, then --config FILE (else ./config.toml where there is one), then
-variables such as TIDINGS_LIMITS__CONNECTIONS=20000, then --set; the later wins. `tidings check-config` checks it.
+Configuration: the built-in config.toml, then --config FILE (else ./config.toml where there is one), then variables \
+such as TIDINGS_LIMITS__CONNECTIONS=20000, then --set; the later wins. `tidings check-config` checks it.
+
 Exit codes: 0 done, 1 could not (one sentence on stderr says why), 2 wrong arguments.";
 
 const TOKEN_EXAMPLES: &str = "\
 Examples:
-  tidings token --sub alice                                   alice, for one hour
-  tidings token --sub backend --scope publish --ttl 30d       a backend that publishes to anyone
-  tidings token --sub bob --topics 'feed:*,entity:*'          bob, who may subscribe himself to these topics
-  curl -N -H \"Authorization: Bearer $(tidings token --sub alice)\" http://127.0.0.1:8082/v1/events";
+  tidings token --sub alice                              alice, for one hour
+  tidings token --sub backend --scope publish --ttl 30d  publishes to anyone
+  tidings token --sub bob --topics 'feed:*,entity:*'     what bob may subscribe to
+  curl -N -H \"Authorization: Bearer $(tidings token --sub alice)\" \\
+      http://127.0.0.1:8082/v1/events";
 
 const PUBLISH_EXAMPLES: &str = "\
-One event: the server's reply is printed on stdout. Many (--ndjson): each line of the input becomes the data of one
-event, in order, in batches of up to 500; a summary comes on stderr. Every event has an id, so what is sent again
-after a lost connection is not published twice. With --id X the ids are X-1, X-2 … by line number, so that even the
-whole command may be run again.
+One event: the server's reply is printed on stdout. Many (--ndjson): each line of the input becomes the data of one \
+event, in order, in batches of up to 500; a summary comes on stderr. It stops at a line that is no JSON or that the \
+server refuses, and names it.
+
+Every event has an id, so what is sent again after a lost connection is not published twice. With --id X the ids are \
+X-1, X-2 … by line number, so that even the whole command may be run again.
 
 Examples:
   tidings publish --to alice --type note.new --data '{\"text\":\"hello\"}'
-  tidings publish --to alice --to bob --type build.done --topic build:7 --id build-7-done
-  tail -f events.ndjson | tidings publish --to alice --type app.log --ndjson -";
+  tidings publish --to alice --to bob --type build.done --id build-7-done
+  tail -f events.ndjson |
+      tidings publish --to alice --type app.log --ndjson -";
 
 const TAIL_EXAMPLES: &str = "\
-Prints one JSON object per line and goes on for ever: it reconnects by itself and resumes where it stood. Notes about
-the connection go to stderr.
+Prints one JSON object per line and goes on for ever: it reconnects by itself and resumes where it stood. Notes about \
+the connection go to stderr. Where events are gone for good it says so and goes on with the oldest that is left.
 
 Examples:
-  tidings tail --user alice                                   what is new from now on
+  tidings tail --user alice                     what is new from now on
   tidings tail --user alice --cursor start --types 'message.*,notification.new'
-  tidings tail --user alice --cursor-file alice.cursor >> alice.ndjson     goes on where the last run ended";
+  tidings tail --user alice --cursor-file alice.cursor >> alice.ndjson
+                                                goes on where the last run ended";
 
 /// A push service: one durable log per user, read over SSE, long poll, NDJSON and WebSocket.
 ///

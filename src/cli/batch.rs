@@ -5,7 +5,9 @@
 
 use serde_json::json;
 
+use crate::clock::Clock;
 use crate::event::{EventId, EventType, Invalid, Json, Topic, UserId};
+use crate::id::Random;
 
 /// Events of one request, as the server takes them.
 pub const EVENTS_MAX: usize = 500;
@@ -66,7 +68,7 @@ impl Template {
 }
 
 fn fresh_id() -> String {
-    uuid::Uuid::now_v7().to_string()
+    Random::system().uuid_v7(Clock::system().wall_ms())
 }
 
 /// Events that go in one request, with the lines that they come from.
@@ -89,13 +91,13 @@ impl Batch {
     }
 
     /// Whether one more event of `bytes` still fits; an empty batch takes any.
-    pub fn has_room(&self, bytes: usize) -> bool {
+    pub fn fits(&self, bytes: usize) -> bool {
         let whole = self.body.len() + 1 + bytes + END.len();
         self.is_empty() || (self.lines.len() < EVENTS_MAX && whole <= BYTES_MAX)
     }
 
     pub fn push(&mut self, line: u64, event: &str) {
-        assert!(self.has_room(event.len()), "the caller asks has_room first");
+        assert!(self.fits(event.len()), "the caller asks fits first");
         if !self.is_empty() {
             self.body.push(',');
         }
@@ -158,22 +160,19 @@ mod tests {
     fn a_batch_is_bounded_in_events_and_bytes() {
         let mut batch = Batch::new();
         for line in 1..=500 {
-            assert!(batch.has_room(2), "event {line}");
+            assert!(batch.fits(2), "event {line}");
             batch.push(line, "{}");
         }
-        assert!(!batch.has_room(2));
+        assert!(!batch.fits(2));
         let body: Value = serde_json::from_str(&batch.body()).unwrap();
         assert_eq!(body["events"].as_array().unwrap().len(), 500);
 
         let mut batch = Batch::new();
         let half = format!("\"{}\"", "x".repeat(BYTES_MAX / 2 - 20));
         batch.push(1, &half);
-        assert!(batch.has_room(half.len()));
+        assert!(batch.fits(half.len()));
         batch.push(2, &half);
-        assert!(!batch.has_room(half.len()) && batch.body().len() <= BYTES_MAX);
-        assert!(
-            Batch::new().has_room(2 * BYTES_MAX),
-            "a great event goes alone"
-        );
+        assert!(!batch.fits(half.len()) && batch.body().len() <= BYTES_MAX);
+        assert!(Batch::new().fits(2 * BYTES_MAX), "a great event goes alone");
     }
 }

@@ -1,8 +1,8 @@
 //! `tidings publish`: one event, or each line of an input as one.
 //!
-//! Promises: order is kept, memory stays bounded however long the input is, what is sent again is published once, and
-//! a line that cannot be published is named by its number. It never reads ahead of what the server takes by more than
-//! a few pieces.
+//! Promises: batches go one after the other, memory stays bounded however long the input is, what is sent again is
+//! published once, and a line that cannot be published is named by its number. It never reads further ahead
+//! of the server than a few pieces.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -21,8 +21,8 @@ use super::lines::{LINE_BYTES_MAX, Lines};
 use crate::event::Json;
 
 const PUBLISH_PATH: &str = "v1/publish";
-/// How long one batch may take; sent again after it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one batch may take; it is sent again after that, so this is below the default of `--retry-for`.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes read from the input at once, and how many such pieces may wait.
 const PIECE_BYTES: usize = 64 * 1024;
 const PIECES_MAX: usize = 4;
@@ -141,7 +141,7 @@ impl Publisher {
                 bail!("line {line}: {complaint}; what stands before it is published");
             }
         };
-        if !feed.batch.has_room(event.len()) {
+        if !feed.batch.fits(event.len()) {
             self.settle(feed.take()).await?;
         }
         feed.batch.push(feed.line, &event);
@@ -156,7 +156,10 @@ impl Publisher {
         let reply = self
             .send(batch.body())
             .await
-            .with_context(|| format!("lines {first} to {last}"))?;
+            .with_context(|| match first == last {
+                true => format!("line {first}"),
+                false => format!("lines {first} to {last}"),
+            })?;
         let refused = count(&mut self.counts, &reply, &batch.lines)?;
         let published = self.counts.published;
         self.progress.set_message(format!("{published} events"));
@@ -181,7 +184,11 @@ impl Publisher {
                 .post(PUBLISH_PATH, body.clone(), REQUEST_TIMEOUT)
                 .await;
             let (reason, asked) = match sent {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => match busy(&reply) {
+                    // Sent whole once more: the events that were taken are known by their ids.
+                    Some(reason) => (reason, None),
+                    None => return Ok(reply),
+                },
                 Err(Refusal::Final(reason)) => bail!(reason),
                 Err(Refusal::Later { reason, wait }) => (reason, wait),
             };
@@ -235,8 +242,7 @@ impl Feed<'_> {
 /// Counts the results of a batch and gives its refused lines in words.
 fn count(counts: &mut Counts, reply: &str, lines: &[u64]) -> anyhow::Result<Vec<String>> {
     let reply: Value = serde_json::from_str(reply).context("the server's reply is not JSON")?;
-    let results = reply.as_array().or_else(|| reply["results"].as_array());
-    let results = results
+    let results = results(&reply)
         .filter(|results| results.len() == lines.len())
         .context("the server's reply does not hold one result for each event")?;
     let mut refused = Vec::new();
@@ -255,6 +261,22 @@ fn count(counts: &mut Counts, reply: &str, lines: &[u64]) -> anyhow::Result<Vec<
         counts.duplicates += u64::from(result["duplicate"] == true);
     }
     Ok(refused)
+}
+
+/// The results of a batch, in order.
+fn results(reply: &Value) -> Option<&Vec<Value>> {
+    reply.as_array().or_else(|| reply["results"].as_array())
+}
+
+/// Why the server asks for one of a batch's events again later, if it does.
+fn busy(reply: &str) -> Option<String> {
+    let reply: Value = serde_json::from_str(reply).ok()?;
+    let later = results(&reply)?.iter().find(|result| {
+        let status = &result["error"]["status"];
+        *status == 429 || *status == 503
+    })?;
+    let words = problem_words(later).unwrap_or("it is busy");
+    Some(format!("the server says of an event: {words}"))
 }
 
 fn summary(counts: &Counts, elapsed: Duration) -> String {
@@ -314,7 +336,7 @@ mod tests {
     fn results_are_counted_and_refusals_named() {
         let mut counts = Counts::default();
         let reply = r#"{"results":[{"id":"a","duplicate":false},{"id":"b","duplicate":true},
-            {"status":413,"code":"too_large","message":"too large"},{"error":{"message":"no"}}]}"#;
+            {"error":{"status":413,"code":"too_large","message":"too large"}},{"error":{"message":"no"}}]}"#;
         let refused = count(&mut counts, reply, &[3, 5, 8, 9]).unwrap();
         assert_eq!(refused, ["line 8: too large", "line 9: no"]);
         assert_eq!(
@@ -324,6 +346,10 @@ mod tests {
                 duplicates: 1
             }
         );
+        assert_eq!(busy(reply), None);
+        let full = r#"{"results":[{"id":"a"},{"error":{"status":503,"message":"draining"}}]}"#;
+        let reason = busy(full).unwrap();
+        assert_eq!(reason, "the server says of an event: draining");
         assert!(count(&mut counts, "[]", &[1]).is_err());
         assert!(count(&mut counts, "<html>", &[1]).is_err());
         assert_eq!(

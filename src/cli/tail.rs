@@ -10,16 +10,22 @@ use std::time::Duration;
 use anyhow::bail;
 use reqwest::Response;
 use serde::Deserialize;
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
+use tokio::time::Instant;
 
 use super::client::{Backoff, Refusal, Server, innermost};
 use super::lines::{LINE_BYTES_MAX, Lines};
 use super::place::CursorFile;
 
 const EVENTS_PATH: &str = "v1/events";
+const STDOUT_PATH: &str = "/dev/fd/1";
 /// Pings without which a connection counts as dead.
 const PINGS_MISSED: u32 = 3;
 /// How long a stream may be silent before it has said how often it pings.
 const FIRST_SILENCE: Duration = Duration::from_secs(60);
+/// How long lines may wait for others to leave with, so that the cursor file is not written for each of them.
+const GATHER: Duration = Duration::from_millis(10);
 /// The longest silence that a server can make this program wait for.
 const SILENCE_MAX: Duration = Duration::from_secs(3 * 3600);
 
@@ -95,6 +101,14 @@ impl Tail {
 
     /// Goes on until trying again cannot help, or nobody takes what is printed.
     pub async fn run(&mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            biased;
+            () = reader_gone() => Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+            outcome = self.follow() => outcome,
+        }
+    }
+
+    async fn follow(&mut self) -> anyhow::Result<()> {
         loop {
             let (reason, asked) = match self.open().await {
                 Ok(response) => (self.read(response).await?, self.asked_wait.take()),
@@ -124,31 +138,49 @@ impl Tail {
     /// Prints a stream to its end and says why it ended.
     async fn read(&mut self, mut response: Response) -> anyhow::Result<String> {
         let mut lines = Lines::default();
+        // When what was taken has to leave; none while nothing waits to.
+        let mut leave_at = None;
         self.silence_max = FIRST_SILENCE;
         loop {
-            let piece = match tokio::time::timeout(self.silence_max, response.chunk()).await {
-                Ok(Ok(Some(piece))) => piece,
-                Ok(Ok(None)) => return Ok("the server ended the stream".to_owned()),
-                Ok(Err(error)) => {
-                    return Ok(format!("the connection broke: {}", innermost(&error)));
+            let wait_until = leave_at.unwrap_or_else(|| Instant::now() + self.silence_max);
+            let next = tokio::time::timeout_at(wait_until, response.chunk()).await;
+            let ended = match next {
+                Ok(Ok(Some(piece))) => {
+                    leave_at = leave_at.or_else(|| Some(Instant::now() + GATHER));
+                    self.take_piece(&mut lines, &piece)?
                 }
+                Ok(Ok(None)) => Some("the server ended the stream".to_owned()),
+                Ok(Err(error)) => Some(format!("the connection broke: {}", innermost(&error))),
+                Err(_) if leave_at.is_some() => None,
                 Err(_) => {
                     let seconds = self.silence_max.as_secs_f64();
-                    return Ok(format!("nothing came for {seconds:.0} s"));
+                    Some(format!("nothing came for {seconds:.0} s"))
                 }
             };
-            lines.feed(&piece);
-            while let Some(line) = lines.next_line() {
-                if let Err(error) = self.take(line)? {
-                    self.flush()?;
-                    return Ok(format!("the server sent a line that is no event: {error}"));
-                }
+            if ended.is_some() || leave_at.is_some_and(|leave_at| leave_at <= Instant::now()) {
+                self.flush()?;
+                leave_at = None;
             }
-            self.flush()?;
-            if lines.is_too_long() {
-                bail!("the server sent a line of more than {LINE_BYTES_MAX} bytes");
+            if let Some(reason) = ended {
+                return Ok(reason);
             }
         }
+    }
+
+    /// Takes the lines that are whole with `piece`; says why the stream cannot be read further, if so.
+    fn take_piece(&mut self, lines: &mut Lines, piece: &[u8]) -> anyhow::Result<Option<String>> {
+        lines.feed(piece);
+        while let Some(line) = lines.next_line() {
+            if let Err(error) = self.take(line)? {
+                return Ok(Some(format!(
+                    "the server sent a line that is no event: {error}"
+                )));
+            }
+        }
+        if lines.is_too_long() {
+            bail!("the server sent a line of more than {LINE_BYTES_MAX} bytes");
+        }
+        Ok(None)
     }
 
     /// Prints a line, or tells of it, and moves the place.
@@ -167,7 +199,10 @@ impl Tail {
         let is_printed = match (is_control, line.ephemeral) {
             (true, _) => self.order.prints_control,
             (false, true) => self.order.prints_signals,
-            (false, false) => true,
+            (false, false) => {
+                self.backoff.succeeded();
+                true
+            }
         };
         if is_printed {
             self.out.write_all(bytes)?;
@@ -181,8 +216,10 @@ impl Tail {
 
     fn obey(&mut self, line: &Line) {
         match line.line_type.as_str() {
+            // Neither `ready` nor `live` makes a good connection: a server that always ends the stream there would
+            // be asked without pause.
+            "sys.ping" => self.backoff.succeeded(),
             "sys.ready" => {
-                self.backoff.succeeded();
                 let ping = line.ping_ms.map(Duration::from_millis);
                 if let Some(ping) = ping.filter(|ping| !ping.is_zero()) {
                     self.silence_max = ping.saturating_mul(PINGS_MISSED).min(SILENCE_MAX);
@@ -205,6 +242,18 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// Waits until the other end of stdout is closed; for ever where stdout is no pipe. Without it `tail | head -1`
+/// would stay until the next event. The pipe is opened a second time, since waiting on it needs a mode that would
+/// disturb whoever shares stdout.
+async fn reader_gone() {
+    if let Ok(stdout) = pipe::OpenOptions::new().open_sender(STDOUT_PATH)
+        && stdout.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Where the next connection goes on once `line` has been printed.

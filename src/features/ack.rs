@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::Key;
 use crate::id::{Position, UserNo};
+use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
-use crate::store::{Store, StoreError, keys};
+use crate::store::{Store, keys};
 
 const ACKS: u8 = b'a';
 /// Acks that readers give in passing are gathered this long.

@@ -7,7 +7,8 @@ use dashmap::DashMap;
 
 use crate::clock::UnixMs;
 use crate::event::UserId;
-use crate::store::{Store, StoreError, keys};
+use crate::store::shared::StoreError;
+use crate::store::{Store, keys};
 use crate::token::Claims;
 
 /// Kind of the rows of revoked users: name → issued before.

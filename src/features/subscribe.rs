@@ -4,7 +4,8 @@
 //! itself only to topics that its token names.
 
 use crate::event::{Topic, UserId};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+use crate::store::shared::StoreError;
 use crate::token::Claims;
 
 /// Whether the caller may change `user`'s subscription to `topic`. Leaving a topic is always one's own affair.

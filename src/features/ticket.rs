@@ -10,7 +10,8 @@ use dashmap::DashMap;
 
 use crate::clock::UnixMs;
 use crate::id::Random;
-use crate::store::{Store, StoreError, keys};
+use crate::store::shared::StoreError;
+use crate::store::{Store, keys};
 use crate::token::{Claims, Scopes};
 
 const TICKETS: u8 = b'q';

@@ -14,13 +14,25 @@ use serde::Serialize;
 use crate::event::Invalid;
 use crate::limits::RetryAfter;
 use crate::publish::PublishError;
-use crate::store::StoreError;
+use crate::store::shared::StoreError;
 
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// One refusal. `errors` lists the faults of single items.
+/// One refusal. Boxed, since results carry it through every handler and it is rare.
+#[derive(Debug, Clone)]
+pub struct Problem(Box<Details>);
+
+impl std::ops::Deref for Problem {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
+    }
+}
+
+/// The problem object. `errors` lists the faults of single items.
 #[derive(Debug, Clone, Serialize)]
-pub struct Problem {
+pub struct Details {
     #[serde(rename = "type")]
     problem_type: &'static str,
     title: &'static str,
@@ -45,7 +57,7 @@ pub struct ItemError {
 
 impl Problem {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Problem {
-        Problem {
+        Problem(Box::new(Details {
             problem_type: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
@@ -54,7 +66,7 @@ impl Problem {
             request_id: String::new(),
             errors: Vec::new(),
             retry_after: None,
-        }
+        }))
     }
 
     pub fn bad_request(code: &'static str, message: impl Into<String>) -> Problem {
@@ -90,12 +102,12 @@ impl Problem {
     }
 
     pub fn retry_after(mut self, after: Duration) -> Problem {
-        self.retry_after = Some(after);
+        self.0.retry_after = Some(after);
         self
     }
 
     pub fn with_errors(mut self, errors: Vec<ItemError>) -> Problem {
-        self.errors = errors;
+        self.0.errors = errors;
         self
     }
 
@@ -108,8 +120,13 @@ impl Problem {
         matches!(self.status, 429 | 503)
     }
 
+    pub fn for_request(mut self, request_id: &str) -> Problem {
+        self.0.request_id = request_id.to_owned();
+        self
+    }
+
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("a problem is made of strings and numbers")
+        serde_json::to_string(&*self.0).expect("a problem is made of strings and numbers")
     }
 }
 
@@ -194,10 +211,10 @@ pub fn rendered(response: axum::response::Response, request_id: &str) -> axum::r
     let is_bare = (status.is_client_error() || status.is_server_error())
         && !response.headers().contains_key(header::CONTENT_TYPE);
     let known = response.extensions().get::<Problem>().cloned();
-    let Some(mut problem) = known.or_else(|| is_bare.then(|| of_status(status))) else {
+    let Some(problem) = known.or_else(|| is_bare.then(|| of_status(status))) else {
         return response;
     };
-    problem.request_id = request_id.to_owned();
+    let problem = problem.for_request(request_id);
     let (mut parts, _) = response.into_parts();
     let body = problem.to_json();
     let json = HeaderValue::from_static("application/problem+json");

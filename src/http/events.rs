@@ -19,7 +19,7 @@ use crate::cursor::start::Start;
 use crate::cursor::{OnGap, Wish};
 use crate::frame::{Control, Layout};
 use crate::http::caller::{self, Caller, CookieRule, Credentials, Refusal};
-use crate::http::error::Problem;
+use crate::http::error::{Problem, REQUEST_ID};
 use crate::http::poll;
 use crate::http::state::App;
 use crate::http::stream::{self, Frames, Opening, Stream, Turn};
@@ -80,7 +80,12 @@ pub async fn read(State(app): State<Arc<App>>, mut parts: Parts) -> axum::respon
                 .refusals
                 .get_or_create(&crate::metrics::Refusal { code: problem.code })
                 .inc();
-            refused_stream(&app, &problem)
+            let id = parts
+                .headers
+                .get(REQUEST_ID)
+                .and_then(|id| id.to_str().ok())
+                .unwrap_or("");
+            refused_stream(&app, &problem.for_request(id))
         }
         Err(refusal) => Problem::from(refusal).into_response(),
     }

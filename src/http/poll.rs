@@ -14,7 +14,7 @@ use crate::cursor::start::Start;
 use crate::cursor::{Cursor, Delivery};
 use crate::frame::{PollEnd, PollPage};
 use crate::http::caller::Caller;
-use crate::http::connections::{Connections, Newcomer};
+use crate::http::connections::{Closing, Connections, Newcomer};
 use crate::http::error::Problem;
 use crate::http::events::{ReadQuery, opening, start};
 use crate::http::state::App;
@@ -79,12 +79,12 @@ pub async fn page(
             break;
         }
     }
-    let is_ending = listed.closing().is_some();
-    let poll_after_ms = match is_ending {
-        true => app
+    let poll_after_ms = match listed.closing() {
+        None => 0,
+        Some(Closing::Revoked) => return Err(Problem::unauthorized()),
+        Some(_) => app
             .random
             .between(*DRAIN_RETRY_MS.start(), *DRAIN_RETRY_MS.end()),
-        false => 0,
     };
     let (position, head) = (cursor.position(), cursor.head());
     let is_more = position.seq < head.seq;

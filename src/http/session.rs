@@ -126,7 +126,8 @@ pub async fn ticket(
         )
         .retry_after(std::time::Duration::from_millis(FIRST_USE_MS)),
     })?;
-    let body = json!({ "ticket": ticket, "expires_in": FIRST_USE_MS / 1_000 });
+    let left_ms = caller.claims.expires_ms.saturating_sub(app.clock.wall_ms());
+    let body = json!({ "ticket": ticket, "expires_in": left_ms.min(FIRST_USE_MS).div_ceil(1_000) });
     Ok(([(header::CACHE_CONTROL, "no-store")], JsonBody(body)))
 }
 

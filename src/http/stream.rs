@@ -23,8 +23,8 @@ use crate::http::state::App;
 use crate::id::{Position, UserNo};
 use crate::limits::Full;
 use crate::metrics::{Outcome, Transport};
-use crate::store::StoreError;
 use crate::store::read::PageBounds;
+use crate::store::shared::StoreError;
 use crate::token::LEEWAY_MS;
 
 /// A reader hears this long before the end of its token.
@@ -268,20 +268,14 @@ impl Stream {
     }
 
     fn greet(&mut self, frames: &mut Frames) {
-        let stream = &self.app.config.stream;
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let retry_ms = self
-            .app
-            .random
-            .between(millis(stream.retry_ms_min), millis(stream.retry_ms_max))
-            .max(1);
+        let retry_ms = self.retry_ms();
         let name = self.app.store.name(self.user);
         let ready = Ready {
             user: name.as_str(),
             conn: self.listed.connection.id.as_str(),
             position: self.cursor.position(),
             head: self.cursor.head(),
-            ping_ms: millis(stream.ping_seconds),
+            ping_ms: millis(self.app.config.stream.ping_seconds),
             badge: EMPTY_BADGE,
             auth_expires: &rfc3339(self.listed.connection.expires_ms()),
         };
@@ -289,6 +283,14 @@ impl Stream {
         if self.wants_snapshot && !self.has_position {
             self.write_snapshot(frames);
         }
+    }
+
+    fn retry_ms(&self) -> u64 {
+        let stream = &self.app.config.stream;
+        self.app
+            .random
+            .between(millis(stream.retry_ms_min), millis(stream.retry_ms_max))
+            .max(1)
     }
 
     fn write_snapshot(&mut self, frames: &mut Frames) {
@@ -321,7 +323,7 @@ impl Stream {
                 .app
                 .random
                 .between(*DRAIN_RETRY_MS.start(), *DRAIN_RETRY_MS.end()),
-            _ => self.app.random.between(2_000, 6_000),
+            _ => self.retry_ms(),
         };
         frames.control(
             &Control::Bye {
@@ -443,6 +445,10 @@ impl Stream {
             .written_seq
             .store(position.seq, Ordering::Relaxed);
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub fn reset_control(reset: &Reset) -> Control<'_> {

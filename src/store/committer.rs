@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout};
 
-use crate::store::StoreError;
 use crate::store::engine::EngineError;
 use crate::store::mark::Mark;
 use crate::store::record;
+use crate::store::shared::StoreError;
 use crate::store::space::Space;
 use crate::store::transaction::{Arrival, Transaction, Writer};
 use crate::store::upkeep::Upkeep;

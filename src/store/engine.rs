@@ -30,6 +30,8 @@ pub enum EngineError {
 
 /// Called with each row's key and value until it breaks.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+/// The same, where a damaged row has no value.
+pub type VisitAll<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>) -> ControlFlow<()>;
 
 pub trait Engine: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
@@ -83,12 +85,7 @@ impl Rows {
     }
 
     /// Visits rows in order with their value, or `None` where a row is damaged.
-    pub fn scan_all(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], Option<&[u8]>) -> ControlFlow<()>,
-    ) -> Result<(), EngineError> {
+    pub fn scan_all(&self, from: &[u8], to: &[u8], visit: VisitAll<'_>) -> Result<(), EngineError> {
         self.engine.scan(from, to, &mut |key, sealed| {
             visit(key, opened(key, sealed).ok())
         })

@@ -137,8 +137,8 @@ pub fn write_ops(rows: &Rows, user: UserNo, head: &Head) -> Result<Vec<Op>, Engi
                 first_seq: seq,
                 commits: Vec::new(),
             });
-        let room = usize::try_from(start + BLOCK_EVENTS - seq).expect("a block is small");
-        block.commits.extend(fresh.by_ref().take(room));
+        let left = usize::try_from(start + BLOCK_EVENTS - seq).expect("a block is small");
+        block.commits.extend(fresh.by_ref().take(left));
         seq = block.first_seq + block.commits.len() as u64;
         ops.push(Op::Put(keys::block(user, start), encode_block(&block)));
     }

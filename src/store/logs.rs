@@ -93,6 +93,10 @@ pub struct View {
 }
 
 /// Where the events after a seq are to be found.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for a moment; a box would cost an allocation a read"
+)]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Place {
     /// There are none.

@@ -97,7 +97,7 @@ impl Directory {
             .mode(0o700)
             .create(&path)
             .map_err(io)?;
-        space::make_room(&self.path, ballast_bytes).map_err(io)?;
+        space::drop_ballast(&self.path, ballast_bytes).map_err(io)?;
         Disk::open(&path, cache_bytes).map_err(|error| match error {
             disk::OpenError::Damaged(cause) => OpenError::Damaged(self.path.clone(), cause),
             disk::OpenError::Io(error) => io(error),

@@ -10,11 +10,11 @@ use smallvec::SmallVec;
 use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::id::UserNo;
-use crate::store::Shared;
 use crate::store::engine::{EngineError, Rows};
 use crate::store::index;
 use crate::store::keys;
 use crate::store::record::{self, CHUNK_BYTES, Header, Recipient};
+use crate::store::shared::Shared;
 
 /// One event of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]

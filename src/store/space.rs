@@ -104,7 +104,7 @@ fn write_ballast(path: &Path, bytes: u64) -> io::Result<()> {
 }
 
 /// Before the engine opens: makes room by deleting the ballast where the disk has next to none.
-pub fn make_room(directory: &Path, ballast_bytes: u64) -> io::Result<()> {
+pub fn drop_ballast(directory: &Path, ballast_bytes: u64) -> io::Result<()> {
     let path = directory.join(BALLAST);
     if free_bytes(directory)? < ballast_bytes && path.exists() {
         tracing::warn!("the disk is full: the ballast file makes room for the start");

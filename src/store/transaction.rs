@@ -9,14 +9,13 @@ use std::sync::Arc;
 use crate::clock::{Clock, UnixMs};
 use crate::event::{Event, Topic, UserId};
 use crate::id::UserNo;
-use crate::store::Shared;
-use crate::store::StoreError;
 use crate::store::engine::{BATCH_OPS_MAX, EngineError, Op};
 use crate::store::index;
 use crate::store::intent;
 use crate::store::keys;
 use crate::store::logs::{Head, View};
 use crate::store::record::{self, CHUNK_BYTES, Recipient};
+use crate::store::shared::{Shared, StoreError};
 use crate::store::topics::Topics;
 
 /// The committer's own state: what the next command builds on.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::id::UserNo;
-use crate::store::Shared;
 use crate::store::engine::{BATCH_OPS_MAX, EngineError, Op};
 use crate::store::index::{self, Block};
 use crate::store::intent;
@@ -18,6 +17,7 @@ use crate::store::keys;
 use crate::store::logs::{Head, Logs};
 use crate::store::read;
 use crate::store::record::{Header, Recipient};
+use crate::store::shared::Shared;
 use crate::store::transaction::Writer;
 
 /// The index may lag this many commits and log entries behind: it bounds the replay at start and the memory.

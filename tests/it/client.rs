@@ -156,13 +156,36 @@ impl Call {
         Err(reply)
     }
 
+    /// Sends the request to a server that may die before it answers.
+    pub async fn try_send(self) -> Option<Reply> {
+        let Opened {
+            status,
+            headers,
+            body,
+            connection,
+        } = self.try_connect().await.ok()?;
+        let body = body.collect().await.ok()?.to_bytes();
+        drop(connection);
+        let reply = Reply {
+            status,
+            headers,
+            body,
+        };
+        door::check(&reply);
+        Some(reply)
+    }
+
     async fn connect(self) -> Opened {
-        let stream = TcpStream::connect(self.address)
-            .await
-            .expect("the server listens");
+        let what = format!("{} {}", self.method, self.path);
+        let opened = self.try_connect().await;
+        opened.unwrap_or_else(|error| panic!("{what}: {error}"))
+    }
+
+    async fn try_connect(self) -> Result<Opened, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true).expect("the socket is open");
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.expect("no bytes have flown yet");
+        let (mut sender, connection) = handshake?;
         // An error of the connection reaches the request or the body as well, and is told there.
         let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
         let mut request = Request::builder()
@@ -178,15 +201,13 @@ impl Call {
         let request = request
             .body(Full::new(self.body))
             .expect("the test wrote a valid request");
-        let reply = sender.send_request(request).await;
-        let reply = reply.unwrap_or_else(|error| panic!("{} {}: {error}", self.method, self.path));
-        let (head, body) = reply.into_parts();
-        Opened {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        Ok(Opened {
             status: head.status.as_u16(),
             headers: head.headers,
             body,
             connection,
-        }
+        })
     }
 }
 

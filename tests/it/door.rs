@@ -172,7 +172,7 @@ fn check_success(reply: &Reply) {
                 content_type.contains("charset=utf-8"),
                 "{content_type:?} without charset"
             );
-            drop(reply.text());
+            reply.text();
         }
         "application/openmetrics-text" => assert!(reply.text().ends_with("# EOF\n"), "cut metrics"),
         "application/x-ndjson" | "text/event-stream" => check_stream_head(&reply.headers),

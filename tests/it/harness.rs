@@ -217,12 +217,6 @@ impl Server {
         }
     }
 
-    /// Restarts with other settings, added to the old ones.
-    pub fn restart_with(&mut self, key: &str, value: impl std::fmt::Display) {
-        self.options = self.options.clone().set(key, value);
-        self.restart();
-    }
-
     /// The server still answers, has not panicked, and says so in its metrics.
     pub async fn assert_healthy(&self) {
         let started = Instant::now();
@@ -255,13 +249,6 @@ impl Server {
             (name.to_owned(), value)
         });
         parsed.collect()
-    }
-
-    /// The sum of all samples whose name begins with `prefix`.
-    pub async fn metric_sum(&self, prefix: &str) -> f64 {
-        let samples = self.metrics().await;
-        let matching = samples.iter().filter(|(name, _)| name.starts_with(prefix));
-        matching.map(|(_, value)| value).sum()
     }
 }
 

@@ -27,11 +27,6 @@ impl Parser {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Bytes that are not yet a whole frame.
-    pub fn rest(&self) -> &[u8] {
-        &self.bytes
-    }
-
     /// The next whole frame, if it has arrived.
     pub fn next_frame(&mut self) -> Option<Frame> {
         let mut line_start = 0;

@@ -1,0 +1,143 @@
+//! A slow reader costs a cursor, not a queue: 50,000 events of 300 bytes pass a socket that no one reads, memory stays
+//! where it was but for the ring, and then the reader gets them all, in order.
+//!
+//! Promises: the receive buffer is small, so that the kernel does not hold the events. It measures resident memory.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+
+use crate::harness::{Options, spawn};
+use crate::sse::Parser;
+use crate::tokens;
+
+const EVENTS: u64 = 50_000;
+/// The bound on what the server may grow by, over what the ring of recent events is allowed to hold.
+const GROWTH_BYTES_MAX: u64 = 16 << 20;
+const RING_BYTES: u64 = 4 << 20;
+
+#[tokio::test]
+async fn a_reader_that_stalls_for_fifty_thousand_events_reads_them_all() {
+    let options = Options::new()
+        .set("log.retention_events", 0)
+        .set("store.ring_bytes", RING_BYTES)
+        .set("limits.publish_per_second", 1_000_000)
+        .set("stream.write_timeout_seconds", 600);
+    let server = spawn(options);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    let token = tokens::user("alice");
+    let request = format!(
+        "GET /v1/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = vec![0; 64 * 1024];
+    let count = stream.read(&mut bytes).await.unwrap();
+    let mut body = Unchunked::default();
+    let mut parser = Parser::default();
+    parser.feed(&body.feed(&bytes[..count]));
+
+    publish_all(&server, 0..5_000).await;
+    let before = server.resident_bytes();
+    publish_all(&server, 5_000..EVENTS).await;
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(
+        grown < GROWTH_BYTES_MAX + RING_BYTES,
+        "the server grew by {} KiB",
+        grown / 1024
+    );
+
+    let mut next = 1;
+    while next <= EVENTS {
+        while let Some(frame) = parser.next_frame() {
+            let data = frame.data();
+            if let Some(seq) = data["seq"].as_u64() {
+                assert_eq!(
+                    (seq, data["data"]["n"].as_u64()),
+                    (next, Some(next - 1)),
+                    "{:?}",
+                    frame.raw
+                );
+                next += 1;
+            }
+            let event = frame.event();
+            assert!(
+                !matches!(event, Some("reset" | "bye" | "error")),
+                "{:?}",
+                frame.raw
+            );
+        }
+        if next <= EVENTS {
+            let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut bytes)).await;
+            let count = read
+                .unwrap_or_else(|_| panic!("stuck at seq {next}"))
+                .unwrap();
+            assert!(count > 0, "the stream ended at seq {next}");
+            parser.feed(&body.feed(&bytes[..count]));
+        }
+    }
+    server.assert_healthy().await;
+}
+
+async fn publish_all(server: &crate::harness::Server, numbers: std::ops::Range<u64>) {
+    let padding = "x".repeat(180);
+    let event = |n: u64| json!({"to": {"user": "alice"}, "type": "note.new", "data": {"n": n, "padding": padding}});
+    let numbers: Vec<u64> = numbers.collect();
+    for chunk in numbers.chunks(500) {
+        let events: Vec<Value> = chunk.iter().map(|&n| event(n)).collect();
+        server
+            .publish(&json!({ "events": events }))
+            .await
+            .expect(200);
+    }
+}
+
+/// Takes the head and the chunk sizes off an HTTP/1.1 reply.
+#[derive(Default)]
+struct Unchunked {
+    bytes: Vec<u8>,
+    is_past_head: bool,
+}
+
+impl Unchunked {
+    fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.bytes.extend_from_slice(bytes);
+        if !self.is_past_head {
+            let Some(end) = self
+                .bytes
+                .windows(4)
+                .position(|window| window == b"\r\n\r\n")
+            else {
+                return Vec::new();
+            };
+            assert!(
+                self.bytes.starts_with(b"HTTP/1.1 200"),
+                "{:?}",
+                String::from_utf8_lossy(&self.bytes)
+            );
+            self.bytes.drain(..end + 4);
+            self.is_past_head = true;
+        }
+        let mut body = Vec::new();
+        let mut used = 0;
+        while let Some((start, end)) = chunk_at(&self.bytes, used) {
+            body.extend_from_slice(&self.bytes[start..end]);
+            used = end + 2;
+        }
+        self.bytes.drain(..used);
+        body
+    }
+}
+
+/// Where the data of the chunk at `from` starts and ends, if it has arrived whole.
+fn chunk_at(bytes: &[u8], from: usize) -> Option<(usize, usize)> {
+    let rest = &bytes[from..];
+    let line = rest.windows(2).position(|window| window == b"\r\n")?;
+    let size = std::str::from_utf8(&rest[..line]).expect("a chunk size is ASCII");
+    let size = usize::from_str_radix(size, 16).expect("a chunk size is hexadecimal");
+    let (start, end) = (from + line + 2, from + line + 2 + size);
+    (bytes.len() >= end + 2).then_some((start, end))
+}

@@ -2,7 +2,7 @@
 // statuses that are right and whether the connection must end. After each row the server still serves at once, and in
 // the end its memory is back near where it was. Nothing here may be half applied: refused publishes leave no event.
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 import { startServer, token } from '../client/server.js';
 import { assertServes, assertSettles, peakResident } from './health.js';
 import { exchange, request, Wire } from './wire.js';
@@ -105,6 +105,12 @@ const ROWS = [
   { name: 'HTTP/9.9', send: request('GET /healthz HTTP/9.9', [HOST]), status: [400, 505], ends: true },
 ];
 
+const DRIPS = {
+  'a head': [Buffer.from('GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: '), 'a'],
+  'a body of known length': [publish('{"to":', ['Content-Length: 4096']), ' '],
+  'a chunked body': [publish('1\r\n{\r\n', ['Transfer-Encoding: chunked']), '1\r\n \r\n'],
+};
+
 const TRAVERSALS = [
   '/../../../../etc/passwd', '/%2e%2e/%2e%2e/%2e%2e/etc/passwd', '/..%2f..%2f..%2fetc%2fpasswd', '/..%5c..%5c..%5cetc%5cpasswd',
   '/%00', '/index.html%00.txt', '//etc/passwd', '/static/../../../etc/passwd', '/static/%2e%2e%2f%2e%2e%2fCargo.toml', '/./../Cargo.toml',
@@ -135,16 +141,30 @@ before(async () => {
 
 after(() => server?.stop());
 
-for (const { name, send, status, ends, body } of ROWS) {
-  test(`HTTP: ${name}`, async () => {
-    const got = await exchange(server.port, Buffer.from(send), ENDS_WITHIN_MS);
-    assert.ok(status.includes(got.status), `status ${got.status}, wanted ${status}: ${got.rest.toString('latin1', 0, 300)}`);
-    if (ends) assert.notEqual(await got.wire.untilEnded(ENDS_WITHIN_MS), undefined, 'the connection was not ended');
-    if (body) assert.ok(body(got.rest.toString('latin1')), 'the answer holds a file that is none of its business');
-    got.wire.destroy();
-    await assertServes(server);
-  });
-}
+// Side by side, since some rows wait for a time-out.
+describe('HTTP/1.1', { concurrency: 16 }, () => {
+  for (const { name, send, status, ends, body } of ROWS) {
+    test(`HTTP: ${name}`, async () => {
+      const got = await exchange(server.port, Buffer.from(send), ENDS_WITHIN_MS);
+      assert.ok(status.includes(got.status), `status ${got.status}, wanted ${status}: ${got.rest.toString('latin1', 0, 300)}`);
+      if (ends) assert.notEqual(await got.wire.untilEnded(ENDS_WITHIN_MS), undefined, 'the connection was not ended');
+      if (body) assert.ok(body(got.rest.toString('latin1')), 'the answer holds a file that is none of its business');
+      got.wire.destroy();
+      await assertServes(server);
+    });
+  }
+
+  for (const [name, [begin, drip]] of Object.entries(DRIPS)) {
+    test(`HTTP: ${name} that drips one byte each half second is ended`, { timeout: 30_000 }, async () => {
+      const wire = new Wire(server.port);
+      await wire.send(begin);
+      const dripping = setInterval(() => wire.socket.destroyed || wire.socket.write(drip), 500);
+      assert.notEqual(await wire.untilEnded(ENDS_WITHIN_MS), undefined, 'still open');
+      clearInterval(dripping);
+      wire.destroy();
+    });
+  }
+});
 
 test('HTTP: 405 names the allowed methods', async () => {
   const { status, headers: fields } = await exchange(server.port, request('PUT /v1/events HTTP/1.1', [HOST, READER, 'Content-Length: 0']));

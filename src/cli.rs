@@ -160,7 +160,7 @@ fn print_token(arguments: TokenArguments) -> anyhow::Result<()> {
         ttl,
         ..
     } = arguments;
-    let grant = client::grant(sub, &scope, topics, ttl);
+    let grant = client::grant(&config.auth, sub, &scope, topics, ttl);
     writeln!(io::stdout(), "{}", token::mint(&secret, &grant))?;
     Ok(())
 }

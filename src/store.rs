@@ -404,6 +404,10 @@ impl Store {
         self.shared.rows.disk_bytes()
     }
 
+    pub fn unsynced_values(&self) -> u64 {
+        self.shared.rows.unsynced_values()
+    }
+
     pub fn is_full(&self) -> bool {
         self.shared.is_full.load(Ordering::Relaxed)
     }

@@ -77,7 +77,7 @@ impl Disk {
         if is_new {
             disk.sync_files().map_err(io)?;
         }
-        match disk.has_unsynced_values() {
+        match disk.unsynced_values() > 0 {
             true => Err(damaged(
                 "it holds values in `blobs`, which are never synced".to_owned(),
             )),
@@ -97,12 +97,6 @@ impl Disk {
             Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
             _ => Ok(()),
         }
-    }
-
-    /// Whether a value grew so large that sled moved it to a file of its own.
-    fn has_unsynced_values(&self) -> bool {
-        let blobs = fs::read_dir(self.directory.join("blobs"));
-        blobs.is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Runs a call into sled, which reports some damage by panicking.
@@ -196,6 +190,12 @@ impl Engine for Disk {
 
     fn disk_bytes(&self) -> u64 {
         self.db.size_on_disk().unwrap_or(0)
+    }
+
+    /// sled moves a value that grew too large to a file of its own.
+    fn unsynced_values(&self) -> u64 {
+        let blobs = fs::read_dir(self.directory.join("blobs"));
+        blobs.map_or(0, |entries| entries.count() as u64)
     }
 
     fn is_resident(&self) -> bool {

@@ -34,3 +34,4 @@ mod socket;
 mod stream;
 mod tidy;
 mod tidy_docs;
+mod topics;

@@ -30,6 +30,7 @@ mod retention;
 mod running;
 mod seam;
 mod session;
+mod simulation;
 mod slow;
 mod socket;
 mod stream;

@@ -26,6 +26,7 @@ mod poll;
 mod publishing;
 mod reading;
 mod reset;
+mod retention;
 mod running;
 mod seam;
 mod session;

@@ -158,6 +158,8 @@ impl Opening<'_> {
             newest_ms: 0,
         };
         is_whole &= self.replay(&mut opened, live_from)?;
+        // The newest records may be trimmed already: their numbers must not be given again.
+        opened.next_commit = opened.next_commit.max(live_from);
         if let Some(marked) = self.marked.filter(|marked| *marked >= opened.next_commit) {
             let found = opened.next_commit - 1;
             tracing::error!(

@@ -98,7 +98,11 @@ impl Upkeep {
     pub fn resume(&mut self, logs: &Logs, replayed: &[(Arc<Event>, Vec<Recipient>)]) {
         for (event, recipients) in replayed {
             for recipient in recipients {
-                let is_first = logs.read(recipient.user, |head| {
+                let is_first = logs.change(recipient.user, |head| {
+                    // Without this, a log that nobody writes to after a restart would never be trimmed by age.
+                    if head.oldest_ms == 0 {
+                        head.oldest_ms = event.time_ms;
+                    }
                     head.fresh.front() == Some(&event.commit)
                 });
                 if is_first {

@@ -36,14 +36,14 @@ async fn published(server: &Server) -> Value {
     server.publish(&body).await.expect(201)
 }
 
-/// The event of `published`: what differs from log to log stands first, then what all recipients share.
+/// The event of `published` as PROTOCOL.md section 2 writes it.
 fn expected_json(event: &Value) -> String {
     let (cursor, time) = (
         event["cursor"].as_str().unwrap(),
         event["time"].as_str().unwrap(),
     );
     format!(
-        "{{\"v\":1,\"seq\":1,\"cursor\":\"{cursor}\",\"id\":\"e-1\",\"type\":\"message.new\",\"time\":\"{time}\",\
+        "{{\"v\":1,\"id\":\"e-1\",\"seq\":1,\"cursor\":\"{cursor}\",\"type\":\"message.new\",\"time\":\"{time}\",\
          \"topic\":\"conversation:9f\",\"actor\":{{\"id\":\"bob\",\"name\":\"Bob\"}},\
          \"data\":{{\"n\":1.5,\"text\":\"two\\nlines\"}}}}"
     )

@@ -37,3 +37,4 @@ mod stream;
 mod tidy;
 mod tidy_docs;
 mod topics;
+mod unusual;

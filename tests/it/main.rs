@@ -33,6 +33,7 @@ mod session;
 mod simulation;
 mod slow;
 mod socket;
+mod store;
 mod stream;
 mod tidy;
 mod tidy_docs;

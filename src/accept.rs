@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use crate::accept::body::TooSlow;
-pub use crate::accept::counts::Counts;
+pub use crate::accept::counts::{Counts, Told};
 
 use crate::accept::body::PacedBody;
 use crate::accept::socket::{Open, Protocol, Socket};

@@ -106,6 +106,9 @@ pub struct Cursor {
     conn: Option<ConnId>,
     reset: Option<Box<Reset>>,
     is_live_told: bool,
+    /// The reader asked for the oldest there is, or for the newest few, and has got nothing yet: should retention take
+    /// some meanwhile, it starts at what is left.
+    is_placed_loosely: bool,
     signals_seen: u64,
     wakes_seen: u64,
     hidden: u32,
@@ -121,6 +124,8 @@ impl Cursor {
         wish: Wish,
     ) -> Result<Cursor, StoreError> {
         let view = store.view(user);
+        let is_placed_loosely =
+            matches!(wish.start, Start::Oldest | Start::Last(_) | Start::Since(_));
         let (after, reset) = place(&store, user, &view, wish.start, wish.on_gap).await?;
         let signals_seen = subscriber.newest_signal();
         Ok(Cursor {
@@ -134,6 +139,7 @@ impl Cursor {
             conn: wish.conn,
             reset: reset.map(Box::new),
             is_live_told: false,
+            is_placed_loosely,
             signals_seen,
             wakes_seen: 0,
             hidden: 0,
@@ -225,6 +231,7 @@ impl Cursor {
             }
             match self.store.read(self.user, self.after, bounds).await? {
                 Read::AtTail => break,
+                Read::Gone { floor } if self.is_placed_loosely => self.after = floor - 1,
                 Read::Gone { floor } => {
                     #[cfg(feature = "faults")]
                     if crate::store::committer::is_mutant("mutant_drop_without_reset") {
@@ -256,6 +263,7 @@ impl Cursor {
             "a page begins right after the cursor"
         );
         self.after = last;
+        self.is_placed_loosely = false;
         let read = page.len();
         page.retain(|entry| self.is_shown(&entry.event));
         match page.last() {

@@ -256,6 +256,12 @@ impl Event {
         &self.json
     }
 
+    /// The JSON up to the end of the id, and from there on: seq and cursor stand between the two.
+    pub fn json_around_position(&self) -> (&[u8], &[u8]) {
+        let quote = 1;
+        self.json.split_at(self.id_span().1 + quote)
+    }
+
     pub fn lens(&self) -> NameLens {
         NameLens {
             id: self.id_len,

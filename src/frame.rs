@@ -222,13 +222,15 @@ impl Layout {
     }
 }
 
-/// The event's JSON: what differs between logs first, then what all share.
+/// The event's JSON: what differs between logs stands between two parts that all share.
 fn write_event(out: &mut BytesMut, position: Position, event: &Event) {
-    out.reserve(64 + event.json().len());
+    let (id, rest) = event.json_around_position();
+    out.reserve(64 + id.len() + rest.len());
+    put(out, &[r#"{"v":1,"#]);
+    out.extend_from_slice(id);
     let seq = position.seq;
-    write!(out, r#"{{"v":1,"seq":{seq},"cursor":"{position}","#)
-        .expect("writing to memory does not fail");
-    out.extend_from_slice(event.json());
+    write!(out, r#","seq":{seq},"cursor":"{position}""#).expect("writing to memory does not fail");
+    out.extend_from_slice(rest);
 }
 
 fn put(out: &mut BytesMut, texts: &[&str]) {
@@ -358,7 +360,7 @@ mod tests {
     }
 
     const EVENT: &str = concat!(
-        r#"{"v":1,"seq":43,"cursor":"q7m2kd-43","id":"e1","type":"message.new","#,
+        r#"{"v":1,"id":"e1","seq":43,"cursor":"q7m2kd-43","type":"message.new","#,
         r#""time":"2026-11-21T02:30:00.123Z","data":{"a":"\n\u2028id: 9"}}"#
     );
 

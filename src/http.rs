@@ -9,6 +9,8 @@ pub mod commands;
 pub mod connections;
 pub mod error;
 pub mod events;
+pub mod handshake;
+pub mod notify;
 pub mod ops;
 pub mod pages;
 pub mod poll;
@@ -25,6 +27,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, Method, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -49,7 +52,7 @@ fn routes() -> Router<Arc<App>> {
         .route("/v1/ws", any(socket::socket))
         .route("/ws", any(socket::socket))
         .route("/v1/publish", post(publish::publish))
-        .route("/v1/users/{user}/notify", post(publish::notify))
+        .route("/v1/users/{user}/notify", post(notify::notify))
         .route("/v1/topics/{topic}/subscribers", get(topics::list))
         .route(
             "/v1/topics/{topic}/subscribers/{user}",
@@ -117,7 +120,7 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let started = tokio::time::Instant::now();
-    let response = match malformed(&request) {
+    let response = match malformed(&request, app.config.limits.body_bytes) {
         None => next.run(request).await,
         Some(problem) => problem.into_response(),
     };
@@ -144,10 +147,15 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
 }
 
 /// What no route would take: two hosts or none, a path or query that is not UTF-8.
-fn malformed(request: &Request) -> Option<Problem> {
-    let hosts = request.headers().get_all(header::HOST).iter().count();
+fn malformed(request: &Request, body_bytes_max: usize) -> Option<Problem> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
     let needs_host = request.version() == Version::HTTP_11;
-    if hosts > 1 || (needs_host && hosts == 0) {
+    let is_authority = |host: &HeaderValue| Authority::try_from(host.as_bytes()).is_ok();
+    if hosts.next().is_some()
+        || (needs_host && host.is_none())
+        || host.is_some_and(|host| !is_authority(host))
+    {
         return Some(Problem::bad_request(
             "invalid_host",
             "a request names its host once",
@@ -158,6 +166,16 @@ fn malformed(request: &Request) -> Option<Problem> {
         let status = axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
         let message = "compressed request bodies are not read here: send the body as it is";
         return Some(Problem::new(status, "unsupported_encoding", message));
+    }
+    let length = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok());
+    if length
+        .and_then(|length| length.parse::<u64>().ok())
+        .is_some_and(|length| length > body_bytes_max as u64)
+    {
+        return Some(error::too_large());
     }
     let uri = request.uri();
     let is_utf8 = |text: &str| is_utf8_decoded(text.as_bytes());

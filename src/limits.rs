@@ -26,8 +26,6 @@ use crate::event::UserId;
 const KEYS_MAX: usize = 200_000;
 /// The time between two trims of a full table, and what a caller is told who finds it full.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
-/// A batch of this many events may always be published at once, whatever the rate.
-const PUBLISH_BURST_MIN: u32 = 500;
 
 /// The limits of the configuration, which refuses a zero.
 #[derive(Debug, Clone)]
@@ -82,8 +80,7 @@ impl Limits {
         let writes = Quota::per_second(settings.user_writes_per_second)
             .allow_burst(settings.user_writes_burst);
         let failures = Quota::per_minute(settings.auth_failures_per_minute);
-        let least = NonZeroU32::new(PUBLISH_BURST_MIN).expect("the constant is not zero");
-        let publish_burst = settings.publish_per_second.max(least);
+        let publish_burst = settings.publish_per_second;
         let publishes = Quota::per_second(settings.publish_per_second).allow_burst(publish_burst);
         Limits {
             user_writes: RateLimiter::keyed(writes),

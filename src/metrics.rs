@@ -5,6 +5,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -70,7 +71,6 @@ pub struct Metrics {
     pub is_disk_full: Gauge,
     /// Values that the engine keeps in files that it never syncs: must stay 0.
     pub unsynced_values: Gauge,
-    pub connections: Gauge<i64, std::sync::atomic::AtomicI64>,
     pub panics: Counter<u64, AtomicU64>,
 }
 
@@ -103,7 +103,6 @@ impl Default for Metrics {
             index_backlog: Gauge::default(),
             is_disk_full: Gauge::default(),
             unsynced_values: Gauge::default(),
-            connections: Gauge::default(),
             panics: Counter::default(),
         };
         metrics.register_readers();
@@ -152,11 +151,6 @@ impl Metrics {
             "lag_events",
             "Events between a reader and its tail when it was served",
             self.lag_events.clone(),
-        );
-        registry.register(
-            "connections",
-            "Open HTTP connections",
-            self.connections.clone(),
         );
     }
 
@@ -232,6 +226,12 @@ impl Metrics {
             "Values outside the synced file; must stay 0",
             self.unsynced_values.clone(),
         );
+    }
+
+    /// Takes in numbers that another part of the server counts by itself.
+    pub fn with(mut self, collector: Box<dyn Collector>) -> Metrics {
+        self.registry.register_collector(collector);
+        self
     }
 
     /// The OpenMetrics text of all of them.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::clock::UnixMs;
-use crate::event::{Event, EventId, Signal, Topic, UserId};
+use crate::event::{ConnId, Draft, Event, EventId, Key, Signal, Topic, UserId};
 use crate::id::{EPOCH_CHARS, Epoch, Position, UserNo};
 use crate::store::Store;
 use crate::store::keys;
@@ -155,6 +155,43 @@ pub fn decide(
     };
     remember(transaction, &publication.keys, &first);
     Ok(first.receipt)
+}
+
+/// Everything that a repeat must have in common with the first; not the time, nor an id that the server made.
+pub fn fingerprint(
+    draft: &Draft,
+    to: &Audience,
+    id: Option<&EventId>,
+    collapse_key: Option<&Key>,
+) -> [u8; 16] {
+    let names = match to {
+        Audience::User(user) => format!("user {user}"),
+        Audience::Topic(topic) => format!("topic {topic}"),
+        Audience::Users(users) => {
+            let mut names: Vec<&str> = users.iter().map(UserId::as_str).collect();
+            names.sort_unstable();
+            names.dedup();
+            format!("users {}", names.join(" "))
+        }
+    };
+    let actor = draft
+        .actor
+        .as_ref()
+        .map(|actor| serde_json::to_string(actor).unwrap_or_default());
+    keys::hash(&[
+        names.as_bytes(),
+        id.map_or("", EventId::as_str).as_bytes(),
+        draft.event_type.as_str().as_bytes(),
+        draft.topic.as_ref().map_or("", Topic::as_str).as_bytes(),
+        actor.unwrap_or_default().as_bytes(),
+        draft.data.as_str().as_bytes(),
+        collapse_key.map_or("", Key::as_str).as_bytes(),
+        draft
+            .exclude_conn
+            .as_ref()
+            .map_or("", ConnId::as_str)
+            .as_bytes(),
+    ])
 }
 
 /// A publication as its idempotency keys remember it.

@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::{self, Counts};
+use crate::accept::{self, Counts, Told};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::features::ack::Acks;
@@ -81,7 +81,9 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let address = listener.local_addr().map_err(StartError::Listener)?;
     let (clock, random) = (Clock::system(), Random::system());
-    let (metrics, wakes) = (Arc::new(Metrics::default()), Wakes::default());
+    let counts = Arc::new(Counts::default());
+    let metrics = Metrics::default().with(Box::new(Told(Arc::clone(&counts))));
+    let (metrics, wakes) = (Arc::new(metrics), Wakes::default());
     let surroundings = Surroundings {
         clock: clock.clone(),
         random: random.clone(),
@@ -121,7 +123,6 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
     });
     let (stop, stop_beside) = (CancellationToken::new(), CancellationToken::new());
     let beside = spawn_beside(&app, verifier, &stop_beside);
-    let counts = Arc::new(Counts::default());
     let router = http::router(Arc::clone(&app));
     let accepting = accept::serve(
         listener,

@@ -361,6 +361,9 @@ pub struct Grant {
     pub expires_s: u64,
     pub issued_s: u64,
     pub jti: Option<String>,
+    /// What the server's own configuration demands of a token; empty: nothing.
+    pub issuer: String,
+    pub audience: Vec<String>,
 }
 
 /// Makes a token signed with the HS256 secret.
@@ -378,6 +381,12 @@ pub fn mint(secret: &SecretString, grant: &Grant) -> String {
     }
     if let Some(jti) = &grant.jti {
         claims["jti"] = jti.as_str().into();
+    }
+    if !grant.issuer.is_empty() {
+        claims["iss"] = grant.issuer.as_str().into();
+    }
+    if !grant.audience.is_empty() {
+        claims["aud"] = grant.audience.clone().into();
     }
     let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
     let key = jsonwebtoken::EncodingKey::from_secret(secret.expose_secret().as_bytes());

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{AuthConfig, Config};
 use crate::event::UserId;
 use crate::{secret, token};
 
@@ -34,6 +34,7 @@ pub enum Credentials {
     Given(SecretString),
     /// Tokens are made for `sub` with the server's own secret.
     Own {
+        auth: Box<AuthConfig>,
         secret: SecretString,
         sub: UserId,
         scope: &'static str,
@@ -44,14 +45,25 @@ impl Credentials {
     /// The secret of the configuration, else the one that the server made in its data directory.
     pub fn own(config: &Config, sub: UserId, scope: &'static str) -> anyhow::Result<Credentials> {
         let secret = configured_secret(config)?;
-        Ok(Credentials::Own { secret, sub, scope })
+        let auth = Box::new(config.auth.clone());
+        Ok(Credentials::Own {
+            auth,
+            secret,
+            sub,
+            scope,
+        })
     }
 
     fn bearer(&self) -> SecretString {
         match self {
             Credentials::Given(token) => token.clone(),
-            Credentials::Own { secret, sub, scope } => {
-                let grant = grant(sub.clone(), scope, Vec::new(), OWN_TOKEN_TTL);
+            Credentials::Own {
+                auth,
+                secret,
+                sub,
+                scope,
+            } => {
+                let grant = grant(auth, sub.clone(), scope, Vec::new(), OWN_TOKEN_TTL);
                 SecretString::from(token::mint(secret, &grant))
             }
         }
@@ -67,8 +79,14 @@ pub fn configured_secret(config: &Config) -> anyhow::Result<SecretString> {
     secret::read(data_dir).context("a token cannot be made")
 }
 
-/// What a token from now on for `ttl` says.
-pub fn grant(sub: UserId, scope: &str, topics: Vec<String>, ttl: Duration) -> token::Grant {
+/// What a token from now on for `ttl` says, with the issuer and audience that the server demands.
+pub fn grant(
+    auth: &AuthConfig,
+    sub: UserId,
+    scope: &str,
+    topics: Vec<String>,
+    ttl: Duration,
+) -> token::Grant {
     let issued_s = Clock::system().wall_ms() / 1000;
     token::Grant {
         sub,
@@ -77,6 +95,8 @@ pub fn grant(sub: UserId, scope: &str, topics: Vec<String>, ttl: Duration) -> to
         expires_s: issued_s.saturating_add(ttl.as_secs()),
         issued_s,
         jti: None,
+        issuer: auth.issuer.clone(),
+        audience: auth.audience.clone(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
@@ -54,22 +54,42 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot listen on {listen}; choose another --listen"))?;
     let demo = config.demo.enabled;
     let data_dir = config.server.data_dir.clone();
+    let mut signals = Signals::listen()?;
     let running = server::start(config, listener).await?;
     let address = running.address();
     writeln!(io::stdout(), "listening on http://{address}")?;
     io::stdout().flush()?;
     tracing::info!(%address, data_dir = %data_dir.display(), demo, "serving");
-    wait_and_drain(running).await
+    wait_and_drain(running, &mut signals).await
 }
 
-async fn wait_and_drain(running: Running) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// The operator's wish to end; listened for before anyone knows that the server is there.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn wait_and_drain(running: Running, signals: &mut Signals) -> anyhow::Result<ExitCode> {
     let store_failed = tokio::select! {
         biased;
         () = running.failure() => true,
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
+        () = signals.next() => false,
     };
     if store_failed {
         // Nothing may be answered or written any more, not even by a destructor of the engine.
@@ -85,8 +105,7 @@ async fn wait_and_drain(running: Running) -> anyhow::Result<ExitCode> {
             }
             Outcome::StoreFailed => std::process::exit(i32::from(IO_FAILED)),
         },
-        _ = terminate.recv() => hurry(),
-        _ = interrupt.recv() => hurry(),
+        () = signals.next() => hurry(),
     }
 }
 

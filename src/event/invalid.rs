@@ -1,4 +1,6 @@
 //! A refused value: a stable code, and words for the person who sent it.
+//!
+//! Promises: the message names the rule that was broken and never repeats the value, which may be hostile.
 
 /// A value that breaks the rules of its field, told in words for the person who sent it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

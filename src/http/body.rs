@@ -1,4 +1,6 @@
 //! Request bodies read strictly: JSON of a known shape, or a problem that says what is wrong with it.
+//!
+//! Promises: another Content-Type is refused before the body is looked at; a fault is told with its place.
 
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
 
@@ -45,6 +45,8 @@ pub struct Details {
     errors: Vec<ItemError>,
     #[serde(skip)]
     retry_after: Option<Duration>,
+    #[serde(skip)]
+    headers: Vec<(HeaderName, &'static str)>,
 }
 
 /// The fault of one item of a batch.
@@ -66,6 +68,7 @@ impl Problem {
             request_id: String::new(),
             errors: Vec::new(),
             retry_after: None,
+            headers: Vec::new(),
         }))
     }
 
@@ -103,6 +106,11 @@ impl Problem {
 
     pub fn retry_after(mut self, after: Duration) -> Problem {
         self.0.retry_after = Some(after);
+        self
+    }
+
+    pub fn with_header(mut self, name: HeaderName, value: &'static str) -> Problem {
+        self.0.headers.push((name, value));
         self
     }
 
@@ -145,6 +153,11 @@ impl IntoResponse for Problem {
             response
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        for (name, value) in &self.headers {
+            response
+                .headers_mut()
+                .insert(name.clone(), HeaderValue::from_static(value));
         }
         response.extensions_mut().insert(self);
         response

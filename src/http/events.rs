@@ -220,7 +220,7 @@ pub fn start(headers: &HeaderMap, query: &ReadQuery) -> Option<Start> {
             text
         };
         if !text.trim().is_empty() {
-            return text.trim().parse().ok();
+            return text.parse().ok();
         }
     }
     let names = [
@@ -228,15 +228,11 @@ pub fn start(headers: &HeaderMap, query: &ReadQuery) -> Option<Start> {
         &query.last_event_id,
         &query.last_event_id_camel,
     ];
-    if let Some(text) = names
-        .into_iter()
-        .map(|text| text.trim())
-        .find(|text| !text.is_empty())
-    {
+    if let Some(text) = names.into_iter().find(|text| !text.trim().is_empty()) {
         return text.parse().ok();
     }
-    Some(query.since.trim())
-        .filter(|since| !since.is_empty())
+    Some(query.since.as_str())
+        .filter(|since| !since.trim().is_empty())
         .map(Start::since)
 }
 
@@ -319,5 +315,9 @@ fn refused_stream(app: &App, problem: &Problem) -> axum::response::Response {
         problem: &problem.to_json(),
     };
     Layout::Sse { is_named: false }.control(&mut frame, &control, Some(retry_ms));
-    stream_response(Body::from(frame.freeze()), "text/event-stream")
+    // As a stream, so that it looks to every client like one that ended.
+    let only = futures_util::stream::once(std::future::ready(
+        Ok::<Bytes, std::convert::Infallible>(frame.freeze()),
+    ));
+    stream_response(Body::from_stream(only), "text/event-stream")
 }

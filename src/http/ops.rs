@@ -1,4 +1,7 @@
-//! Operation: health, readiness, metrics; and the acts of an administrator on tokens and connections.
+//! Operation: health, readiness, metrics, the state, acks, and the acts of an administrator.
+//!
+//! Promises: readiness is red while publishes would be refused; a revocation is on stable storage before it is
+//! answered. What is told here names no user and no token.
 
 use std::sync::Arc;
 
@@ -22,12 +25,12 @@ use crate::id::Position;
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The process answers.
-pub async fn health() -> &'static str {
-    "ok\n"
+pub async fn health() -> JsonBody<Value> {
+    JsonBody(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
 }
 
 /// The server takes publishes: it is not draining, its disk has room and has not failed.
-pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
+pub async fn ready(State(app): State<Arc<App>>) -> Result<JsonBody<Value>, Problem> {
     let refused = |code, message: &str| {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
         Err(problem.retry_after(std::time::Duration::from_secs(2)))
@@ -44,7 +47,7 @@ pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem>
             "the disk is nearly full: publishes are refused",
         );
     }
-    Ok("ready\n")
+    Ok(JsonBody(json!({ "status": "ready" })))
 }
 
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
@@ -52,12 +55,12 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     metrics.logs.set(i64::from(app.store.logs()));
     metrics.is_disk_full.set(i64::from(app.store.is_full()));
     let store = app.store.clone();
-    let disk_bytes = tokio::task::spawn_blocking(move || store.disk_bytes())
-        .await
-        .unwrap_or(0);
-    metrics
-        .disk_bytes
-        .set(i64::try_from(disk_bytes).unwrap_or(i64::MAX));
+    let looked =
+        tokio::task::spawn_blocking(move || (store.disk_bytes(), store.unsynced_values())).await;
+    let (disk_bytes, unsynced_values) = looked.unwrap_or_default();
+    let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    metrics.disk_bytes.set(gauge(disk_bytes));
+    metrics.unsynced_values.set(gauge(unsynced_values));
     let encoded = metrics.encode().map_err(|_| {
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,

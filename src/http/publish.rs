@@ -1,4 +1,4 @@
-//! `POST /v1/publish` and `POST /v1/users/{user}/notify`: from a request's bytes to publications.
+//! `POST /v1/publish`: from a request's bytes to publications.
 //!
 //! Promises: an item is read strictly, unknown fields are refused; a batch gives one result or error per item, in
 //! order; an atomic one that has a fault changes nothing. Payloads become JSON bytes here, once.
@@ -8,8 +8,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::Json as JsonBody;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
@@ -19,12 +19,12 @@ use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
 use crate::event::{
-    Actor, ConnId, Draft, Event, EventId, EventType, Invalid, Json, Key, Signal, Topic, UserId,
+    Actor, ConnId, Draft, Event, EventId, EventType, Invalid, Json, Key, Signal, UserId,
 };
 use crate::http::caller::Caller;
 use crate::http::error::{ItemError, Problem};
 use crate::http::state::App;
-use crate::publish::{self, Audience, BatchError, Publication, Receipt};
+use crate::publish::{self, Audience, BatchError, Publication, Receipt, fingerprint};
 use crate::store::keys;
 
 /// Events in one request with `events`.
@@ -76,7 +76,7 @@ struct Batch<'a> {
 }
 
 /// One item, checked: it goes into logs, or to open connections only.
-enum Checked {
+pub enum Checked {
     Durable(Publication),
     Ephemeral {
         to: Audience,
@@ -87,10 +87,10 @@ enum Checked {
 }
 
 /// What all items of a request have in common.
-struct Request<'a> {
-    app: &'a App,
-    caller: &'a UserId,
-    idempotency_key: Option<Key>,
+pub struct Request<'a> {
+    pub app: &'a App,
+    pub caller: &'a UserId,
+    pub idempotency_key: Option<Key>,
 }
 
 pub async fn publish(
@@ -119,11 +119,11 @@ pub async fn publish(
     response
 }
 
-fn not_utf8() -> Problem {
+pub fn not_utf8() -> Problem {
     Problem::bad_request("invalid_json", "the body is not UTF-8")
 }
 
-fn unsupported(wanted: &str) -> Problem {
+pub fn unsupported(wanted: &str) -> Problem {
     let message = format!("the body must be {wanted}; say so in Content-Type");
     Problem::new(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -141,7 +141,7 @@ pub fn media_type(headers: &HeaderMap) -> &str {
     value.split(';').next().unwrap_or("").trim()
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
     let Some(value) = headers.get("idempotency-key") else {
         return Ok(None);
     };
@@ -158,7 +158,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
         .map_err(|_| refused())
 }
 
-fn invalid_json(error: &serde_json::Error) -> Problem {
+pub fn invalid_json(error: &serde_json::Error) -> Problem {
     // A fault that a field's own rule told keeps its words; serde adds where it is.
     Problem::bad_request(
         "invalid_json",
@@ -204,7 +204,7 @@ impl Request<'_> {
         }
     }
 
-    fn pace(&self, events: usize) -> Result<(), Problem> {
+    pub fn pace(&self, events: usize) -> Result<(), Problem> {
         let events = u32::try_from(events)
             .ok()
             .and_then(NonZeroU32::new)
@@ -368,7 +368,7 @@ impl Request<'_> {
     }
 
     /// Hashes under which a repeat of this item is known: its id is everyone's, an Idempotency-Key its caller's own.
-    fn keys(&self, id: Option<&EventId>, index: Option<usize>) -> Vec<[u8; 16]> {
+    pub fn keys(&self, id: Option<&EventId>, index: Option<usize>) -> Vec<[u8; 16]> {
         let of_id = id.map(|id| keys::hash(&[b"id", id.as_str().as_bytes()]));
         let place = index.map_or(String::new(), |index| index.to_string());
         let of_key = self.idempotency_key.as_ref().map(|key| {
@@ -383,7 +383,7 @@ impl Request<'_> {
         of_id.into_iter().chain(of_key).collect()
     }
 
-    async fn send(&self, checked: Checked) -> Result<Receipt, Problem> {
+    pub async fn send(&self, checked: Checked) -> Result<Receipt, Problem> {
         match checked {
             Checked::Durable(publication) => {
                 let receipt = publish::publish(&self.app.store, publication).await?;
@@ -424,7 +424,7 @@ fn is_batch(text: &str) -> bool {
         && serde_json::from_str::<Look<'_>>(text).is_ok_and(|look| look.events.is_some())
 }
 
-fn new_id(app: &App, time_ms: u64) -> EventId {
+pub fn new_id(app: &App, time_ms: u64) -> EventId {
     #[cfg(feature = "faults")]
     if crate::store::committer::is_mutant("mutant_id_from_clock") {
         return format!("{time_ms}").parse().expect("digits are plain");
@@ -448,44 +448,7 @@ fn ttl_ms(ttl: Option<f64>) -> Result<Option<u64>, Invalid> {
     }
 }
 
-/// Everything that a repeat must have in common with the first; not the time, nor an id that the server made.
-fn fingerprint(
-    draft: &Draft,
-    to: &Audience,
-    id: Option<&EventId>,
-    collapse_key: Option<&Key>,
-) -> [u8; 16] {
-    let names = match to {
-        Audience::User(user) => format!("user {user}"),
-        Audience::Topic(topic) => format!("topic {topic}"),
-        Audience::Users(users) => {
-            let mut names: Vec<&str> = users.iter().map(UserId::as_str).collect();
-            names.sort_unstable();
-            names.dedup();
-            format!("users {}", names.join(" "))
-        }
-    };
-    let actor = draft
-        .actor
-        .as_ref()
-        .map(|actor| serde_json::to_string(actor).unwrap_or_default());
-    keys::hash(&[
-        names.as_bytes(),
-        id.map_or("", EventId::as_str).as_bytes(),
-        draft.event_type.as_str().as_bytes(),
-        draft.topic.as_ref().map_or("", Topic::as_str).as_bytes(),
-        actor.unwrap_or_default().as_bytes(),
-        draft.data.as_str().as_bytes(),
-        collapse_key.map_or("", Key::as_str).as_bytes(),
-        draft
-            .exclude_conn
-            .as_ref()
-            .map_or("", ConnId::as_str)
-            .as_bytes(),
-    ])
-}
-
-fn told(receipt: &Receipt) -> Value {
+pub fn told(receipt: &Receipt) -> Value {
     let mut told = json!({
         "id": receipt.id.as_str(),
         "time": rfc3339(receipt.time_ms),
@@ -501,149 +464,4 @@ fn told(receipt: &Receipt) -> Value {
 
 fn refused(problem: &Problem) -> Value {
     json!({ "error": { "status": problem.status().as_u16(), "code": problem.code, "message": problem.message } })
-}
-
-/// A notification as a backend writes it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Notice<'a> {
-    #[serde(borrow)]
-    kind: Cow<'a, str>,
-    #[serde(borrow, default)]
-    title: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    body: Cow<'a, str>,
-    #[serde(borrow, default)]
-    link: Option<Cow<'a, str>>,
-    #[serde(default)]
-    actor: Option<Actor>,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-}
-
-const KIND_OF_TEXT: &str = "announcement";
-const TITLE_CHARS_MAX: usize = 200;
-const BODY_CHARS_MAX: usize = 8_000;
-const LINK_CHARS_MAX: usize = 2_000;
-
-pub async fn notify(
-    State(app): State<Arc<App>>,
-    Path(user): Path<String>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<axum::response::Response, Problem> {
-    caller.must_publish()?;
-    let user: UserId = user.parse()?;
-    let body = body?;
-    let text = std::str::from_utf8(&body).map_err(|_| not_utf8())?;
-    let notice = match media_type(&headers) {
-        "application/json" => serde_json::from_str(text).map_err(|error| invalid_json(&error))?,
-        // What `curl -d` says of a plain text.
-        "text/plain" | "application/x-www-form-urlencoded" | "" => Notice::of_text(text),
-        _ => return Err(unsupported("text/plain or application/json")),
-    };
-    let request = Request {
-        app: &app,
-        caller: caller.user(),
-        idempotency_key: idempotency_key(&headers)?,
-    };
-    request.pace(1)?;
-    let publication = notice.publication(&request, user)?;
-    let receipt = request.send(Checked::Durable(publication)).await?;
-    Ok((StatusCode::CREATED, JsonBody(told(&receipt))).into_response())
-}
-
-impl<'a> Notice<'a> {
-    fn of_text(text: &'a str) -> Notice<'a> {
-        let body = Cow::Borrowed(text.trim_end_matches(['\r', '\n']));
-        Notice {
-            kind: KIND_OF_TEXT.into(),
-            title: None,
-            body,
-            link: None,
-            actor: None,
-            data: None,
-        }
-    }
-
-    fn publication(&self, request: &Request<'_>, user: UserId) -> Result<Publication, Problem> {
-        self.check()?;
-        let time_ms = request.app.clock.now_ms();
-        let id = new_id(request.app, time_ms);
-        let data = self.data.map(Json::checked).transpose()?;
-        let notification = json!({
-            "kind": self.kind, "title": self.title, "body": self.body, "link": self.link,
-            "actor": self.actor, "read": false,
-        });
-        let mut notification = notification;
-        let with_id = |notification: &mut Value, id: &str| notification["id"] = id.into();
-        if let Some(data) = &data {
-            notification["data"] =
-                serde_json::from_str(data.as_str()).map_err(|error| invalid_json(&error))?;
-        }
-        // A repeat has another id of its own, so the fingerprint is taken without it.
-        let mut draft = Draft {
-            id: id.clone(),
-            event_type: "notification.new".parse().expect("a valid type"),
-            time_ms,
-            topic: None,
-            actor: self.actor.clone(),
-            data: Json::of(&notification),
-            exclude_conn: None,
-        };
-        if draft.data.as_str().len() > request.app.config.limits.event_bytes {
-            let message = "the notification is larger than limits.event_bytes";
-            return Err(Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "event_too_large",
-                message,
-            ));
-        }
-        let to = Audience::User(user);
-        let fingerprint = fingerprint(&draft, &to, None, None);
-        with_id(&mut notification, id.as_str());
-        draft.data = Json::of(&notification);
-        Ok(Publication {
-            event: Event::of(&draft),
-            keys: request.keys(None, None),
-            to,
-            fingerprint,
-        })
-    }
-
-    fn check(&self) -> Result<(), Invalid> {
-        let refused = |message: &str| Err(Invalid::new("invalid_notification", message));
-        let is_kind =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
-        if !(1..=32).contains(&self.kind.len()) || !self.kind.bytes().all(is_kind) {
-            return refused("kind must be 1 to 32 characters of a-z 0-9 _ -");
-        }
-        if self.body.is_empty() && self.title.is_none() {
-            return refused("a notification needs a body or a title");
-        }
-        if self.body.chars().count() > BODY_CHARS_MAX {
-            return refused("body is at most 8000 characters");
-        }
-        if self
-            .title
-            .as_ref()
-            .is_some_and(|title| title.chars().count() > TITLE_CHARS_MAX)
-        {
-            return refused("title is at most 200 characters");
-        }
-        match &self.link {
-            Some(link) if link.len() > LINK_CHARS_MAX || !is_link(link) => {
-                refused("link must begin with https://, http:// or /, at most 2000 characters")
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Pages show links: nothing but the web's own schemes, or a path on the same site.
-fn is_link(link: &str) -> bool {
-    let is_path = link.starts_with('/') && !link.starts_with("//");
-    let is_web = link.starts_with("https://") || link.starts_with("http://");
-    (is_path || is_web) && !link.chars().any(char::is_control)
 }

@@ -153,6 +153,8 @@ pub async fn demo_login(
         expires_s: now_s + DEMO_TOKEN_SECONDS,
         issued_s: now_s,
         jti: Some(app.random.hex(16)),
+        issuer: app.config.auth.issuer.clone(),
+        audience: app.config.auth.audience.clone(),
     };
     let token = mint(&app.secret, &grant);
     Ok(JsonBody(

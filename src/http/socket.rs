@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::SinkExt;
 use tokio::time::{Instant, timeout};
@@ -24,13 +24,13 @@ use crate::http::commands::{Answer, Commands};
 use crate::http::connections::Closing;
 use crate::http::error::Problem;
 use crate::http::events::{ReadQuery, opening, read_query};
+use crate::http::handshake;
 use crate::http::state::App;
 use crate::http::stream::{self, Frames, Opening, Stream, Turn};
 
-const SUBPROTOCOL: &str = "tidings.v1";
 /// A message is at most 64 KiB, counted after inflating; yawc's bounds exclude their own value.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 + 1;
-const FRAGMENTS_BYTES_MAX: usize = 128 * 1024;
+const FRAGMENTS_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 /// The parts of a fragmented message must arrive within this time.
 const FRAGMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shorter messages are sent as they are: compressing them gains nothing.
@@ -60,8 +60,9 @@ type Socket = WebSocket<HttpStream>;
 
 pub async fn socket(State(app): State<Arc<App>>, mut parts: Parts) -> Result<Response, Problem> {
     let query = read_query(Query::from_request_parts(&mut parts, &()).await)?;
-    check_version(&parts.headers)?;
-    let (subprotocol, token) = subprotocols(&parts.headers)?;
+    handshake::check(&parts)?;
+    handshake::keep_good_offer(&mut parts.headers);
+    let (subprotocol, token) = handshake::subprotocols(&parts.headers)?;
     let has_origin = parts.headers.contains_key(header::ORIGIN);
     if has_origin && !caller::is_origin_allowed(&app, &parts.headers) {
         return Err(Problem::forbidden(
@@ -74,11 +75,13 @@ pub async fn socket(State(app): State<Arc<App>>, mut parts: Parts) -> Result<Res
         return Err(Problem::draining());
     }
     let upgrade = IncomingUpgrade::from_request_parts(&mut parts, &()).await;
-    let upgrade = upgrade.map_err(|_| not_a_socket())?;
-    let (response, upgraded) = upgrade.upgrade(options(&app)).map_err(|_| not_a_socket())?;
+    let upgrade = upgrade.map_err(|_| handshake::not_a_socket())?;
+    let (response, upgraded) = upgrade
+        .upgrade(options(&app))
+        .map_err(|_| handshake::not_a_socket())?;
     let mut response = response.map(axum::body::Body::new).into_response();
     if subprotocol {
-        let selected = HeaderValue::from_static(SUBPROTOCOL);
+        let selected = HeaderValue::from_static(handshake::SUBPROTOCOL);
         response
             .headers_mut()
             .insert(header::SEC_WEBSOCKET_PROTOCOL, selected);
@@ -99,49 +102,6 @@ pub async fn socket(State(app): State<Arc<App>>, mut parts: Parts) -> Result<Res
         }
     });
     Ok(response)
-}
-
-fn not_a_socket() -> Problem {
-    Problem::bad_request(
-        "not_a_websocket",
-        "this path takes a WebSocket handshake (RFC 6455)",
-    )
-}
-
-fn check_version(headers: &HeaderMap) -> Result<(), Problem> {
-    match headers.get(header::SEC_WEBSOCKET_VERSION) {
-        Some(version) if version == "13" => Ok(()),
-        Some(_) => {
-            let message = "only version 13 of the protocol is spoken here (RFC 6455)";
-            Err(Problem::new(
-                StatusCode::UPGRADE_REQUIRED,
-                "websocket_version",
-                message,
-            ))
-        }
-        None => Err(not_a_socket()),
-    }
-}
-
-/// Whether `tidings.v1` is selected, and the token that may stand beside it.
-fn subprotocols(headers: &HeaderMap) -> Result<(bool, Option<String>), Problem> {
-    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let offered: Vec<&str> = values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
-    if offered.is_empty() {
-        return Ok((false, None));
-    }
-    if !offered.contains(&SUBPROTOCOL) {
-        return Err(Problem::bad_request(
-            "unknown_subprotocol",
-            "offer tidings.v1, or no subprotocol",
-        ));
-    }
-    let token = offered.iter().find_map(|name| name.strip_prefix("bearer."));
-    Ok((true, token.map(str::to_owned)))
 }
 
 /// The caller, or `None` when it will say who it is in its first message.

@@ -1,4 +1,7 @@
-//! What the handlers of one server share. Each handler passes on only what the function it calls uses.
+//! What the handlers of one server share.
+//!
+//! Promises: made once at the start, dropped when the last connection has ended. Each handler passes on only what the
+//! function it calls uses.
 
 use std::sync::Arc;
 

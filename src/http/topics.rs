@@ -1,4 +1,6 @@
 //! Durable subscriptions over HTTP: `PUT`/`DELETE …/subscribers/{user}` and the list of a topic's subscribers.
+//!
+//! Promises: a success means stable; subscribing twice is subscribing once; a long list comes in pages.
 
 use std::sync::Arc;
 

@@ -43,6 +43,8 @@ pub trait Engine: Send + Sync + 'static {
     fn sync(&self) -> Result<(), EngineError>;
     /// Bytes that the data takes on its disk.
     fn disk_bytes(&self) -> u64;
+    /// Values that the engine keeps where `sync` does not reach; must be none.
+    fn unsynced_values(&self) -> u64;
     /// Whether reads never wait for a disk, so that async workers may call them.
     fn is_resident(&self) -> bool;
 }
@@ -114,6 +116,10 @@ impl Rows {
 
     pub fn disk_bytes(&self) -> u64 {
         self.engine.disk_bytes()
+    }
+
+    pub fn unsynced_values(&self) -> u64 {
+        self.engine.unsynced_values()
     }
 
     pub fn is_resident(&self) -> bool {

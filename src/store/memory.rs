@@ -123,6 +123,10 @@ impl Engine for Memory {
             .sum()
     }
 
+    fn unsynced_values(&self) -> u64 {
+        0
+    }
+
     fn is_resident(&self) -> bool {
         true
     }

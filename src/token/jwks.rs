@@ -27,6 +27,8 @@ pub struct Pace {
     pub period: Duration,
     /// From a failed read to the next, and from one look at a file's time to the next.
     pub retry: Duration,
+    /// Between two looks at whether a file has changed.
+    pub look: Duration,
     /// Between two reads that an unknown `kid` asked for.
     pub between_wishes: Duration,
     /// How long one read may take.
@@ -38,6 +40,7 @@ impl Default for Pace {
         Pace {
             period: Duration::from_secs(600),
             retry: Duration::from_secs(30),
+            look: Duration::from_secs(1),
             between_wishes: Duration::from_secs(30),
             timeout: Duration::from_secs(5),
         }
@@ -130,7 +133,7 @@ impl Jwks {
     pub async fn refresh_forever(&self, stop: CancellationToken) {
         let mut stamp = None;
         let mut wish_allowed_at = Instant::now();
-        let mut next_read_at = Instant::now() + self.pace.retry;
+        let mut next_read_at = Instant::now() + self.pace.look.min(self.pace.retry);
         loop {
             let is_wish = tokio::select! {
                 biased;
@@ -160,7 +163,7 @@ impl Jwks {
         };
         let found = found.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len())));
         if found.is_some() && found == *stamp {
-            return self.pace.retry;
+            return self.pace.look;
         }
         match self.read().await {
             Ok(keys) => {
@@ -173,7 +176,7 @@ impl Jwks {
             }
         }
         match self.source {
-            Source::File(_) => self.pace.retry,
+            Source::File(_) => self.pace.look,
             Source::Address { .. } => self.pace.period,
         }
     }

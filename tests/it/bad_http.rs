@@ -159,7 +159,11 @@ fn padded(length: usize) -> String {
 
 #[tokio::test]
 async fn bodies_end_at_their_limit() {
-    let server = spawn(Options::new().set("limits.body_bytes", 20_000));
+    let server = spawn(
+        Options::new()
+            .set("limits.body_bytes", 20_000)
+            .set("limits.event_bytes", 10_000),
+    );
     publish_text(&server, padded(20_000)).await.expect(201);
     publish_text(&server, padded(20_001)).await.refused(&[413]);
     let token = tokens::publisher();

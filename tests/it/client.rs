@@ -240,10 +240,11 @@ impl Reply {
     #[track_caller]
     pub fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{self:?}");
-        if self.body.is_empty() {
-            Value::Null
-        } else {
+        let content_type = self.header("content-type").unwrap_or("");
+        if content_type.contains("json") {
             self.json()
+        } else {
+            Value::Null
         }
     }
 

@@ -90,6 +90,8 @@ async fn publish_that_fails_says_so() {
         "a.b",
         "--url",
         "http://127.0.0.1:9",
+        "--retry-for",
+        "200ms",
     ];
     let output = run(&nowhere, &[("TIDINGS_TOKEN", "x")]);
     assert!(

@@ -73,7 +73,9 @@ impl Options {
 pub struct Server {
     pub address: SocketAddr,
     pub data: PathBuf,
-    process: Process,
+    /// The binary's process, or `None` for a server in this process.
+    process: Option<Process>,
+    running: Option<tidings::server::Running>,
     options: Options,
     _directory: Option<tempfile::TempDir>,
 }
@@ -86,6 +88,44 @@ pub fn spawn(options: Options) -> Server {
     }
 }
 
+/// Serves in this process, for what needs no signal, no log and no crash.
+pub async fn start(options: Options) -> Server {
+    let (directory, data) = data_directory(&options);
+    let sources = tidings::config::Sources {
+        set: options.settings.clone(),
+        listen: Some("127.0.0.1:0".to_owned()),
+        data: Some(data.clone()),
+        ..tidings::config::Sources::default()
+    };
+    let config = tidings::config::Config::load(&sources).expect("the test's settings are valid");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("ports are free");
+    let running = tidings::server::start(config, listener)
+        .await
+        .expect("a server starts");
+    Server {
+        address: running.address(),
+        data,
+        process: None,
+        running: Some(running),
+        options,
+        _directory: directory,
+    }
+}
+
+/// The data directory: the one that the options name, or a new one that lives as long as the server.
+fn data_directory(options: &Options) -> (Option<tempfile::TempDir>, PathBuf) {
+    match &options.data {
+        Some(data) => (None, data.clone()),
+        None => {
+            let directory = tempfile::tempdir().expect("the temporary directory can be written");
+            let data = directory.path().join("data");
+            (Some(directory), data)
+        }
+    }
+}
+
 /// Why a server did not start: how it ended and what it said.
 #[derive(Debug)]
 pub struct Failure {
@@ -94,21 +134,14 @@ pub struct Failure {
 }
 
 pub fn try_spawn(options: Options) -> Result<Server, Failure> {
-    let directory = match options.data {
-        Some(_) => None,
-        None => Some(tempfile::tempdir().expect("the temporary directory can be written")),
-    };
-    let data = match (&options.data, &directory) {
-        (Some(data), _) => data.clone(),
-        (None, Some(directory)) => directory.path().join("data"),
-        (None, None) => unreachable!("one of them was just set"),
-    };
+    let (directory, data) = data_directory(&options);
     let mut process = Process::start(&serve_arguments(&options, &data), &options.environment);
     match process.first_line() {
         Some(line) => Ok(Server {
             address: parse_listening(&line),
             data,
-            process,
+            process: Some(process),
+            running: None,
             options,
             _directory: directory,
         }),
@@ -149,18 +182,36 @@ impl Server {
         self.call("POST", path)
     }
 
+    fn process(&self) -> &Process {
+        self.process.as_ref().expect("`spawn` made this server")
+    }
+
+    fn process_mut(&mut self) -> &mut Process {
+        self.process.as_mut().expect("`spawn` made this server")
+    }
+
+    /// Drains a server of this process, and waits until its data directory is free.
+    pub async fn drain(&mut self) {
+        let running = self
+            .running
+            .take()
+            .expect("`start` made this server, and it was not drained");
+        let outcome = running.drain().await;
+        assert_eq!(outcome, tidings::server::Outcome::Drained);
+    }
+
     pub fn pid(&self) -> u32 {
-        self.process.child.id()
+        self.process().child.id()
     }
 
     /// Everything the server wrote to stderr until now.
     pub fn logs(&self) -> String {
-        self.process.stderr.lock().unwrap().clone()
+        self.process().stderr.lock().unwrap().clone()
     }
 
     /// The lines on stdout after `listening on`: the contract says that there are none.
     pub fn more_stdout(&mut self) -> Vec<String> {
-        self.process.stdout.try_iter().collect()
+        self.process().stdout.try_iter().collect()
     }
 
     /// Resident memory in bytes.
@@ -176,29 +227,39 @@ impl Server {
 
     /// Ends the process as a power cut of the process would: no warning, no clean-up.
     pub fn kill9(&mut self) {
-        self.process.child.kill().expect("the process is ours");
-        self.process.child.wait().expect("the process is ours");
+        self.process_mut()
+            .child
+            .kill()
+            .expect("the process is ours");
+        self.process_mut()
+            .child
+            .wait()
+            .expect("the process is ours");
     }
 
     pub fn sigterm(&self) {
+        self.interrupt("TERM");
+    }
+
+    pub fn interrupt(&self, name: &str) {
         let sent = Command::new("kill")
-            .args(["-TERM", &self.pid().to_string()])
+            .args([&format!("-{name}"), &self.pid().to_string()])
             .status();
         assert!(
             sent.expect("kill can be run").success(),
-            "SIGTERM could not be sent"
+            "the signal could not be sent"
         );
     }
 
     /// Waits until the process has ended by itself.
     pub async fn exited(&mut self) -> ExitStatus {
-        self.process.exited().await
+        self.process_mut().exited().await
     }
 
     /// Starts a new process on the same data directory, with the same options and on a new port.
     pub fn restart(&mut self) {
         if self
-            .process
+            .process_mut()
             .child
             .try_wait()
             .expect("the process is ours")
@@ -207,12 +268,12 @@ impl Server {
             self.kill9();
         }
         let arguments = serve_arguments(&self.options, &self.data);
-        self.process = Process::start(&arguments, &self.options.environment);
-        match self.process.first_line() {
+        self.process = Some(Process::start(&arguments, &self.options.environment));
+        match self.process_mut().first_line() {
             Some(line) => self.address = parse_listening(&line),
             None => panic!(
                 "the server did not start again: {:?}",
-                self.process.failure()
+                self.process_mut().failure()
             ),
         }
     }
@@ -224,7 +285,7 @@ impl Server {
         assert_eq!(reply.status, 200, "{reply:?}");
         let took = started.elapsed();
         assert!(took < Duration::from_secs(2), "/healthz took {took:?}");
-        let logs = self.logs();
+        let logs = self.process.as_ref().map_or(String::new(), |_| self.logs());
         assert!(
             !logs.contains("panicked at"),
             "a panic stands in the log:\n{logs}"

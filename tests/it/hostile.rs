@@ -39,7 +39,7 @@ fn hostile_json() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
-        prop::num::f64::NORMAL.prop_map(Value::from),
+        any::<i32>().prop_map(|n| Value::from(f64::from(n) / 8.0)),
         hostile_text().prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 32, 5, |inner| {
@@ -203,7 +203,10 @@ async fn names_with_a_meaning_on_the_wire_are_refused() {
 #[tokio::test]
 async fn what_is_refused_is_not_echoed_as_markup() {
     let server = spawn(Options::new());
-    let reply = server.get("/<script>alert(1)</script>").send().await;
+    let reply = server
+        .get("/%3Cscript%3Ealert(1)%3C/script%3E")
+        .send()
+        .await;
     reply.refused(&[404]);
     assert_eq!(
         reply.header("content-type"),

@@ -1,4 +1,4 @@
-//! PROTOCOL.md section 5: publish in all its forms, notify, topics and ack.
+//! PROTOCOL.md section 5: publish in all its forms, notify and ack.
 //!
 //! What is refused is looked for afterwards: nothing that is refused is half applied.
 
@@ -8,7 +8,7 @@ use crate::client::Reply;
 use crate::delivery::{Kind, epoch_of, seq_of};
 use crate::harness::{Options, Server, spawn};
 use crate::reader::{Ask, Transport, open};
-use crate::tokens::{self, Token};
+use crate::tokens;
 use crate::write::results;
 
 async fn events_of(server: &Server, user: &str) -> Vec<Value> {
@@ -193,6 +193,19 @@ async fn ndjson_bodies_are_batches() {
 }
 
 #[tokio::test]
+async fn a_batch_keeps_its_order() {
+    let server = spawn(Options::new());
+    server.notes("alice", 500).await;
+    let lines: Vec<String> = (501..=1000)
+        .map(|n| json!({"to": {"user": "alice"}, "type": "note.new", "data": {"n": n}}).to_string())
+        .collect();
+    publish_ndjson(&server, &lines.join("\n")).await.expect(200);
+    for (position, event) in events_of(&server, "alice").await.iter().enumerate() {
+        assert_eq!(event["data"]["n"], position as u64 + 1, "{event}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_event_is_refused_with_a_reason() {
     let server = spawn(Options::new());
     let good = json!({"to": {"user": "alice"}, "type": "note.new", "data": 1});
@@ -336,94 +349,6 @@ async fn curl_needs_no_content_type_to_notify() {
         events_of(&server, "alice").await[0]["data"]["body"],
         "Backup done"
     );
-}
-
-#[tokio::test]
-async fn a_topic_reaches_its_subscribers() {
-    let mut server = spawn(Options::new());
-    let token = tokens::publisher();
-    let topic = "feed:news";
-    let put = async |server: &Server, method: &str, user: &str| {
-        let path = format!("/v1/topics/{topic}/subscribers/{user}");
-        let reply = server.call(method, &path).token(&token).send().await;
-        assert!(
-            (200..300).contains(&reply.status),
-            "{method} {path}: {reply:?}"
-        );
-    };
-    for user in ["alice", "bob", "carol", "bob"] {
-        put(&server, "PUT", user).await;
-    }
-    put(&server, "DELETE", "carol").await;
-    put(&server, "DELETE", "dave").await;
-    for round in 1..=2 {
-        let list = server
-            .get(&format!("/v1/topics/{topic}/subscribers"))
-            .token(&token)
-            .send()
-            .await;
-        let list = list.expect(200).to_string();
-        let named: Vec<bool> = ["alice", "bob", "carol", "dave"]
-            .map(|user| list.contains(user))
-            .to_vec();
-        assert_eq!(named, [true, true, false, false], "{list}");
-        let body = json!({"to": {"topic": topic}, "type": "note.new", "data": round});
-        let reply = server.publish(&body).await.expect(201);
-        assert_eq!(reply["recipients"], 2, "{reply}");
-        for (user, count) in [("alice", round), ("bob", round), ("carol", 0)] {
-            assert_eq!(
-                events_of(&server, user).await.len(),
-                count,
-                "{user} in round {round}"
-            );
-        }
-        assert_eq!(
-            events_of(&server, "alice").await[0]["topic"],
-            topic,
-            "the event names its topic"
-        );
-        server.kill9();
-        server.restart();
-    }
-    let body = json!({"to": {"topic": "no:one"}, "type": "note.new", "data": 1});
-    assert_eq!(server.publish(&body).await.expect(201)["recipients"], 0);
-}
-
-#[tokio::test]
-async fn users_subscribe_themselves_to_what_their_token_names() {
-    let server = spawn(Options::new());
-    let token = Token::of("alice")
-        .claim("topics", json!(["feed:*", "entity:7"]))
-        .sign();
-    let put = |topic: &str, user: &str, token: &str| {
-        let path = format!("/v1/topics/{topic}/subscribers/{user}");
-        server.call("PUT", &path).token(token).send()
-    };
-    for topic in ["feed:news", "feed:", "entity:7"] {
-        let reply = put(topic, "alice", &token).await;
-        assert!((200..300).contains(&reply.status), "{topic}: {reply:?}");
-    }
-    for (topic, user) in [
-        ("entity:8", "alice"),
-        ("fee", "alice"),
-        ("feed:news", "bob"),
-        ("presence:bob", "alice"),
-    ] {
-        put(topic, user, &token).await.refused(&[403, 404]);
-    }
-    put("feed:news", "alice", &tokens::user("alice"))
-        .await
-        .refused(&[403, 404]);
-    put("feed%20news", "alice", &tokens::publisher())
-        .await
-        .refused(&[400]);
-    put("feed:news", "a%0Ab", &tokens::publisher())
-        .await
-        .refused(&[400]);
-    let list = server
-        .get("/v1/topics/feed:news/subscribers")
-        .token(&tokens::user("bob"));
-    list.send().await.refused(&[403, 404]);
 }
 
 #[tokio::test]

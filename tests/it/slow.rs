@@ -9,20 +9,25 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-use crate::harness::{Options, spawn};
+use crate::harness::{Options, eventually, spawn};
+use crate::reader::{Ask, Transport, try_open};
 use crate::sse::Parser;
 use crate::tokens;
 
 const EVENTS: u64 = 50_000;
-/// The bound on what the server may grow by, over what the ring of recent events is allowed to hold.
-const GROWTH_BYTES_MAX: u64 = 16 << 20;
+/// After these the ring of recent events and the page cache are full.
+const WARM_EVENTS: u64 = 20_000;
+/// What the server may grow by while 30,000 more events (9 MB) pass the reader.
+const GROWTH_BYTES_MAX: u64 = 8 << 20;
 const RING_BYTES: u64 = 4 << 20;
+const CACHE_BYTES: u64 = 4 << 20;
 
 #[tokio::test]
 async fn a_reader_that_stalls_for_fifty_thousand_events_reads_them_all() {
     let options = Options::new()
         .set("log.retention_events", 0)
         .set("store.ring_bytes", RING_BYTES)
+        .set("store.cache_bytes", CACHE_BYTES)
         .set("limits.publish_per_second", 1_000_000)
         .set("stream.write_timeout_seconds", 600);
     let server = spawn(options);
@@ -40,12 +45,12 @@ async fn a_reader_that_stalls_for_fifty_thousand_events_reads_them_all() {
     let mut parser = Parser::default();
     parser.feed(&body.feed(&bytes[..count]));
 
-    publish_all(&server, 0..5_000).await;
+    publish_all(&server, 0..WARM_EVENTS).await;
     let before = server.resident_bytes();
-    publish_all(&server, 5_000..EVENTS).await;
+    publish_all(&server, WARM_EVENTS..EVENTS).await;
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(
-        grown < GROWTH_BYTES_MAX + RING_BYTES,
+        grown < GROWTH_BYTES_MAX,
         "the server grew by {} KiB",
         grown / 1024
     );
@@ -79,6 +84,33 @@ async fn a_reader_that_stalls_for_fifty_thousand_events_reads_them_all() {
             parser.feed(&body.feed(&bytes[..count]));
         }
     }
+    server.assert_healthy().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_let_go() {
+    let options = Options::new()
+        .set("stream.write_timeout_seconds", 0.5)
+        .set("limits.connections_per_user", 1)
+        .set("limits.publish_per_second", 1_000_000);
+    let server = spawn(options);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    let token = tokens::user("alice");
+    let request =
+        format!("GET /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+    publish_all(&server, 0..30_000).await;
+    eventually("its place is free again", async || {
+        let ask = Ask::user("alice").cursor("-1");
+        match try_open(&server, Transport::Ndjson, &ask).await {
+            Err(_) => false,
+            Ok(mut reader) => reader.events(1).await[0].seq() == 30_000,
+        }
+    })
+    .await;
     server.assert_healthy().await;
 }
 

@@ -241,7 +241,7 @@ async fn frames_that_break_the_rules_close_the_connection() {
             &[1007],
         ),
         ("an unmasked frame", unmasked, &[1002]),
-        ("an unknown opcode", encode_frame(0x83, b""), &[1002]),
+        ("an unknown opcode", encode_frame(0x83, b""), &[1002, 1003]),
         ("reserved bits", encode_frame(0xb1, b"{}"), &[1002]),
         (
             "a fragmented ping",
@@ -419,10 +419,13 @@ async fn a_bomb_is_measured_after_inflating() {
 #[tokio::test]
 async fn too_many_connections_of_one_user_are_refused() {
     let server = spawn(Options::new().set("limits.connections_per_user", 2));
-    let _kept = [
-        socket(&server, "alice").await,
-        socket(&server, "alice").await,
-    ];
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        // The place is taken when `ready` comes, which is after the handshake.
+        let mut reader = Reader::of_socket(socket(&server, "alice").await);
+        reader.next_of(Kind::Ready).await;
+        kept.push(reader);
+    }
     match connected(&server, Handshake::default().token(&tokens::user("alice"))).await {
         Ok(mut socket) => assert_eq!(socket.close_code().await, Some(4029)),
         Err(reply) => drop(reply.refused(&[429])),

@@ -116,8 +116,8 @@ impl Frame {
     pub fn check(&self) {
         let raw = &self.raw;
         assert!(
-            !raw.contains(['\r', '\0', '\u{feff}']),
-            "CR, NUL or BOM in {raw:?}"
+            !raw.contains(['\r', '\0']) && !raw.starts_with('\u{feff}'),
+            "CR, NUL, or a BOM at the start, in {raw:?}"
         );
         for line in raw.lines().filter(|line| !line.is_empty()) {
             let name = line.split(": ").next().unwrap_or("");

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Lowest first. A file names only files of lower layers; inside a directory the parent names its children.
 const LAYERS: &[&[&str]] = &[
     &["id", "clock", "metrics"],
-    &["event", "config"],
+    &["event", "config", "secret"],
     &["wake", "frame", "token", "secret", "limits"],
     &["store"],
     &["cursor", "publish"],

@@ -17,6 +17,8 @@ async fn a_token_made_here_says_what_was_granted() {
         expires_s: NOW_S + 60,
         issued_s: NOW_S,
         jti: Some("t-1".to_owned()),
+        issuer: String::new(),
+        audience: Vec::new(),
     };
     let token = mint(&SECRET.into(), &grant);
     let open = Settings {

@@ -15,6 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const ON_WISHES: Pace = Pace {
     period: Duration::from_secs(600),
     retry: Duration::from_secs(600),
+    look: Duration::from_secs(3600),
     between_wishes: Duration::ZERO,
     timeout: Duration::from_secs(5),
 };
@@ -159,6 +160,7 @@ async fn an_issuer_may_start_later_than_the_server() {
     *page.answer.lock() = (StatusCode::SERVICE_UNAVAILABLE, Vec::new());
     let hasty = Pace {
         retry: Duration::from_millis(10),
+        look: Duration::from_secs(3600),
         between_wishes: Duration::from_secs(600),
         ..Pace::default()
     };
@@ -193,6 +195,7 @@ async fn a_changed_file_is_read_again() {
     std::fs::write(&path, jwks_of(&[&old])).unwrap();
     let hasty = Pace {
         retry: Duration::from_millis(10),
+        look: Duration::from_secs(3600),
         between_wishes: Duration::from_secs(600),
         ..Pace::default()
     };

@@ -139,6 +139,10 @@ impl Engine for Disk {
         self.memory.disk_bytes()
     }
 
+    fn unsynced_values(&self) -> u64 {
+        0
+    }
+
     fn is_resident(&self) -> bool {
         true
     }

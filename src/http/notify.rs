@@ -1,0 +1,172 @@
+//! `POST /v1/users/{user}/notify`: one notification, as JSON or as the plain text that `curl -d` sends.
+//!
+//! Promises: lengths are bounded, links are the web's own schemes or a path, and a repeat with an Idempotency-Key
+//! appends nothing.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::Json as JsonBody;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::event::{Actor, Draft, Event, Invalid, Json, UserId};
+use crate::http::caller::Caller;
+use crate::http::error::Problem;
+use crate::http::publish::{
+    Checked, Request, idempotency_key, invalid_json, media_type, new_id, not_utf8, told,
+    unsupported,
+};
+use crate::http::state::App;
+use crate::publish::{Audience, Publication, fingerprint};
+
+/// A notification as a backend writes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Notice<'a> {
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    title: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    body: Cow<'a, str>,
+    #[serde(borrow, default)]
+    link: Option<Cow<'a, str>>,
+    #[serde(default)]
+    actor: Option<Actor>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+const KIND_OF_TEXT: &str = "announcement";
+const TITLE_CHARS_MAX: usize = 200;
+const BODY_CHARS_MAX: usize = 8_000;
+const LINK_CHARS_MAX: usize = 2_000;
+
+pub async fn notify(
+    State(app): State<Arc<App>>,
+    Path(user): Path<String>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<axum::response::Response, Problem> {
+    caller.must_publish()?;
+    let user: UserId = user.parse()?;
+    let body = body?;
+    let text = std::str::from_utf8(&body).map_err(|_| not_utf8())?;
+    let notice = match media_type(&headers) {
+        "application/json" => serde_json::from_str(text).map_err(|error| invalid_json(&error))?,
+        // What `curl -d` says of a plain text.
+        "text/plain" | "application/x-www-form-urlencoded" | "" => Notice::of_text(text),
+        _ => return Err(unsupported("text/plain or application/json")),
+    };
+    let request = Request {
+        app: &app,
+        caller: caller.user(),
+        idempotency_key: idempotency_key(&headers)?,
+    };
+    request.pace(1)?;
+    let publication = notice.publication(&request, user)?;
+    let receipt = request.send(Checked::Durable(publication)).await?;
+    Ok((StatusCode::CREATED, JsonBody(told(&receipt))).into_response())
+}
+
+impl<'a> Notice<'a> {
+    fn of_text(text: &'a str) -> Notice<'a> {
+        let body = Cow::Borrowed(text.trim_end_matches(['\r', '\n']));
+        Notice {
+            kind: KIND_OF_TEXT.into(),
+            title: None,
+            body,
+            link: None,
+            actor: None,
+            data: None,
+        }
+    }
+
+    fn publication(&self, request: &Request<'_>, user: UserId) -> Result<Publication, Problem> {
+        self.check()?;
+        let time_ms = request.app.clock.now_ms();
+        let id = new_id(request.app, time_ms);
+        let data = self.data.map(Json::checked).transpose()?;
+        let notification = json!({
+            "kind": self.kind, "title": self.title, "body": self.body, "link": self.link,
+            "actor": self.actor, "read": false,
+        });
+        let mut notification = notification;
+        let with_id = |notification: &mut Value, id: &str| notification["id"] = id.into();
+        if let Some(data) = &data {
+            notification["data"] =
+                serde_json::from_str(data.as_str()).map_err(|error| invalid_json(&error))?;
+        }
+        // A repeat has another id of its own, so the fingerprint is taken without it.
+        let mut draft = Draft {
+            id: id.clone(),
+            event_type: "notification.new".parse().expect("a valid type"),
+            time_ms,
+            topic: None,
+            actor: self.actor.clone(),
+            data: Json::of(&notification),
+            exclude_conn: None,
+        };
+        if draft.data.as_str().len() > request.app.config.limits.event_bytes {
+            let message = "the notification is larger than limits.event_bytes";
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "event_too_large",
+                message,
+            ));
+        }
+        let to = Audience::User(user);
+        let fingerprint = fingerprint(&draft, &to, None, None);
+        with_id(&mut notification, id.as_str());
+        draft.data = Json::of(&notification);
+        Ok(Publication {
+            event: Event::of(&draft),
+            keys: request.keys(None, None),
+            to,
+            fingerprint,
+        })
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        let refused = |message: &str| Err(Invalid::new("invalid_notification", message));
+        let is_kind =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+        if !(1..=32).contains(&self.kind.len()) || !self.kind.bytes().all(is_kind) {
+            return refused("kind must be 1 to 32 characters of a-z 0-9 _ -");
+        }
+        if self.body.is_empty() && self.title.is_none() {
+            return refused("a notification needs a body or a title");
+        }
+        if self.body.chars().count() > BODY_CHARS_MAX {
+            return refused("body is at most 8000 characters");
+        }
+        if self
+            .title
+            .as_ref()
+            .is_some_and(|title| title.chars().count() > TITLE_CHARS_MAX)
+        {
+            return refused("title is at most 200 characters");
+        }
+        match &self.link {
+            Some(link) if link.len() > LINK_CHARS_MAX || !is_link(link) => {
+                refused("link must begin with https://, http:// or /, at most 2000 characters")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Pages show links: nothing but the web's own schemes, or a path on the same site.
+fn is_link(link: &str) -> bool {
+    let is_path = link.starts_with('/') && !link.starts_with("//");
+    let is_web = link.starts_with("https://") || link.starts_with("http://");
+    (is_path || is_web) && !link.chars().any(char::is_control)
+}

@@ -34,7 +34,7 @@ impl Reader {
     pub async fn run(self: Rc<Self>, mut rng: Rng) {
         loop {
             let life = self.world.life().await;
-            let ended = self.world.ended();
+            let ended = self.world.ended(life.number);
             self.is_at_head.set(false);
             tokio::select! {
                 biased;

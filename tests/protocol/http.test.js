@@ -47,6 +47,11 @@ function longHeader(bytes) {
 
 const BAD_UTF8 = Buffer.concat([Buffer.from(EVENT.slice(0, -3)), Buffer.of(0x22, 0xff, 0x22), Buffer.from('}}')]);
 
+const SMUGGLING = Buffer.concat([
+  publish(chunked(EVENT.replace('victim', 'bystander')), ['Content-Length: 5', 'Transfer-Encoding: chunked']),
+  get('/v1/events?format=json'),
+]);
+
 const ROWS = [
   // H2
   { name: 'wrong UTF-8 in a JSON body', send: sized(BAD_UTF8), status: [400] },
@@ -73,7 +78,8 @@ const ROWS = [
   { name: 'a length in words', send: publish(EVENT, ['Content-Length: many']), status: [400], ends: true },
   { name: 'two different lengths', send: publish(EVENT, [`Content-Length: ${EVENT.length}`, 'Content-Length: 5']), status: [400], ends: true },
   { name: 'two different lengths in one line', send: publish(EVENT, [`Content-Length: ${EVENT.length}, 5`]), status: [400], ends: true },
-  { name: 'length and chunks', send: publish(chunked(EVENT), [`Content-Length: 5`, 'Transfer-Encoding: chunked']), status: [400], ends: true },
+  // RFC 9112, 6.1 lets a server take the chunks if it ends the connection after, and hyper does; what follows must not be answered.
+  { name: 'length and chunks', send: SMUGGLING, status: [400, 201], ends: true, body: (text) => text.split('HTTP/1.1 ').length === 2 },
   { name: 'an unknown transfer coding', send: publish(EVENT, ['Transfer-Encoding: xchunked']), status: [400, 501], ends: true },
   { name: 'chunked, but not last', send: publish(EVENT, ['Transfer-Encoding: chunked, gzip']), status: [400, 501], ends: true },
   { name: 'a chunk size that is no number', send: publish(`zz\r\n${EVENT}\r\n0\r\n\r\n`, ['Transfer-Encoding: chunked']), status: [400], ends: true },
@@ -148,7 +154,7 @@ describe('HTTP/1.1', { concurrency: 16 }, () => {
       const got = await exchange(server.port, Buffer.from(send), ENDS_WITHIN_MS);
       assert.ok(status.includes(got.status), `status ${got.status}, wanted ${status}: ${got.rest.toString('latin1', 0, 300)}`);
       if (ends) assert.notEqual(await got.wire.untilEnded(ENDS_WITHIN_MS), undefined, 'the connection was not ended');
-      if (body) assert.ok(body(got.rest.toString('latin1')), 'the answer holds a file that is none of its business');
+      if (body) assert.ok(body(got.wire.received.toString('latin1')), 'the answer holds what it must not');
       got.wire.destroy();
       await assertServes(server);
     });

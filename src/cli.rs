@@ -6,9 +6,11 @@
 mod arguments;
 mod batch;
 mod client;
+mod data;
 mod lines;
 mod place;
 mod publish;
+mod repair;
 mod serve;
 mod tail;
 
@@ -16,7 +18,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::CommandFactory;
 use clap::error::ErrorKind as ArgumentError;
 use secrecy::{ExposeSecret, SecretString};
@@ -63,14 +65,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token(arguments) => print_token(arguments),
         Command::Publish(arguments) => publish(arguments),
         Command::Tail(arguments) => tail(arguments),
-        Command::Backup(arguments) => {
-            not_yet("backup", &load(&arguments.config)?, Some(&arguments.file))
-        }
-        Command::Restore(arguments) => {
-            not_yet("restore", &load(&arguments.config)?, Some(&arguments.file))
-        }
-        Command::Verify(arguments) => not_yet("verify", &load(&arguments)?, None),
-        Command::Repair(arguments) => not_yet("repair", &load(&arguments)?, None),
+        Command::Backup(arguments) => data::backup(&load(&arguments.config)?, &arguments),
+        Command::Restore(arguments) => data::restore(&load(&arguments.config)?, &arguments),
+        Command::Verify(arguments) => repair::verify(&load(&arguments)?),
+        Command::Repair(arguments) => repair::repair(&load(&arguments)?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             let mut command = Arguments::command();
@@ -80,15 +78,6 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
     }?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Stands in for the commands on the store until the store is there.
-fn not_yet(command: &str, config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
-    let data_dir = config.server.data_dir.display();
-    let file = file
-        .map(|file| format!(" {}", file.display()))
-        .unwrap_or_default();
-    bail!("{command}{file} on {data_dir} is not built yet");
 }
 
 fn load(arguments: &ConfigArguments) -> anyhow::Result<Config> {

@@ -196,13 +196,14 @@ impl Cursor {
 
     /// Waits for a wake that was not seen yet. Tells whether there was one before `until`.
     async fn wait(&mut self, until: Instant) -> bool {
-        let listening = self.subscriber.listen();
-        tokio::pin!(listening);
         #[cfg(feature = "faults")]
         if crate::store::committer::is_mutant("mutant_subscribe_after_read") {
             tokio::time::sleep(Duration::from_millis(2)).await;
+            let listening = self.subscriber.listen();
             return tokio::time::timeout_at(until, listening).await.is_ok();
         }
+        let listening = self.subscriber.listen();
+        tokio::pin!(listening);
         // Listen before comparing: a wake between the last look and here has moved the count, a later one ends the wait.
         listening.as_mut().enable();
         let wakes = self.subscriber.wakes();

@@ -4,10 +4,12 @@
 //! nothing. Its functions are few and speak of commits, logs and rows, so that a shared store can take its place when
 //! one machine is outgrown. Nothing outside this module names the engine.
 
+pub mod archive;
 pub mod committer;
 pub mod disk;
 pub mod engine;
 pub mod index;
+pub mod inspect;
 pub mod intent;
 pub mod keys;
 pub mod logs;
@@ -16,9 +18,11 @@ pub mod memory;
 pub mod opening;
 pub mod read;
 pub mod record;
+pub mod repair;
 pub mod ring;
 pub mod shared;
 pub mod space;
+pub mod staging;
 pub mod topics;
 pub mod transaction;
 pub mod upkeep;

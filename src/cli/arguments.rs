@@ -61,6 +61,22 @@ Examples:
   tidings tail --user alice --cursor-file alice.cursor >> alice.ndjson
                                                 goes on where the last run ended";
 
+const BACKUP_NOTES: &str = "\
+The server must be stopped. The file holds all events and the secret that signs tokens, so that tokens stay good after
+a restore: keep it as safe as the data directory.
+
+Examples:
+  tidings backup /backup/tidings-monday --data /var/lib/tidings
+  tidings backup - | zstd | ssh backup 'cat > tidings.zst'";
+
+const RESTORE_NOTES: &str = "\
+The server must be stopped. The whole file is checked before anything is put in place. Readers begin with a reset,
+since every epoch changes.
+
+Examples:
+  tidings restore /backup/tidings-monday --data /var/lib/tidings
+  ssh backup 'zstd -dc tidings.zst' | tidings restore - --force";
+
 /// A push service: one durable log per user, read over SSE, long poll, NDJSON and WebSocket.
 ///
 /// Without a command it serves.
@@ -89,8 +105,10 @@ pub enum Command {
     /// Say whether the configuration holds
     CheckConfig(ServeArguments),
     /// Write all that is kept into one file
+    #[command(after_help = BACKUP_NOTES)]
     Backup(BackupArguments),
     /// Fill an empty data directory from a backup; every epoch changes
+    #[command(after_help = RESTORE_NOTES)]
     Restore(BackupArguments),
     /// Check a stopped data directory and change nothing
     Verify(ConfigArguments),
@@ -131,7 +149,11 @@ pub struct ServeArguments {
 
 #[derive(Debug, Args)]
 pub struct BackupArguments {
+    /// The backup; `-` is stdout or stdin
     pub file: PathBuf,
+    /// Put the new in the place of what is there: a backup is replaced, a data directory is moved aside
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     pub config: ConfigArguments,
 }

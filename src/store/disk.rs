@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::store::engine::{BATCH_OPS_MAX, Engine, EngineError, Op, Visit};
@@ -46,6 +47,7 @@ impl Disk {
             .cache_capacity(cache_bytes)
             .flush_every_ms(Some(CLEAN_UP_EVERY_MS));
         let damaged = OpenError::Damaged;
+        silence_engine_panics();
         // sled panics on a truncated file; the panic ends here, in one sentence.
         let opened = panic::catch_unwind(AssertUnwindSafe(|| {
             let db = config.open()?;
@@ -55,7 +57,7 @@ impl Disk {
         let (db, rows) = match opened {
             Ok(Ok(opened)) => opened,
             Ok(Err(sled::Error::Io(error))) => return Err(io(error)),
-            Ok(Err(error)) => return Err(damaged(error.to_string())),
+            Ok(Err(error)) => return Err(damaged(cause(&error))),
             Err(_) => {
                 return Err(damaged(
                     "its data file is cut short or overwritten".to_owned(),
@@ -104,12 +106,46 @@ impl Disk {
         match panic::catch_unwind(AssertUnwindSafe(call)) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(sled::Error::Corruption { at, .. })) => Err(EngineError::Damaged {
-                key: format!("at {at:?}"),
+                key: match at {
+                    Some(place) => format!("near byte {} of `log/db`", place.lid()),
+                    None => "at an unknown place of `log/db`".to_owned(),
+                },
             }),
             Ok(Err(error)) => Err(EngineError::Failed(error.to_string())),
             Err(_) => Err(EngineError::Failed("the storage engine gave up".to_owned())),
         }
     }
+}
+
+/// What sled's own error says to an operator.
+fn cause(error: &sled::Error) -> String {
+    match error {
+        sled::Error::Corruption { at: None, .. } => {
+            "its file `log/db` does not belong to `log/conf` or `log/snap.*`, or one of them is damaged".to_owned()
+        }
+        sled::Error::Corruption {
+            at: Some(place), ..
+        } => format!("its file `log/db` is damaged near byte {}", place.lid()),
+        sled::Error::Unsupported(_) => "its file `log/conf` is damaged".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// sled reports damage by panicking, also on threads of its own. What is caught here is told in one sentence; a panic
+/// of ours is printed as ever.
+fn silence_engine_panics() {
+    static SILENCED: Once = Once::new();
+    SILENCED.call_once(|| {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |panicked| {
+            let file = panicked.location().map_or("", |location| location.file());
+            if file.contains("/sled-") || file.contains("/sled/") {
+                tracing::debug!(%panicked, "the storage engine panicked");
+            } else {
+                print(panicked);
+            }
+        }));
+    });
 }
 
 /// A snapshot that was being written when the machine stopped would block every later open; sled makes a new one.

@@ -111,6 +111,20 @@ pub fn parse_subscription(key: &[u8]) -> Option<(Topic, UserNo)> {
     Some((topic.parse().ok()?, UserNo(u32::from_be_bytes(*number))))
 }
 
+/// What an operator calls the rows whose keys begin like this one.
+pub fn kind_words(key: &[u8]) -> &'static str {
+    match key.first() {
+        Some(&RECORD) => "events",
+        Some(&BLOCK) => "parts of the index",
+        Some(&USER) => "the names and bounds of logs",
+        Some(&META) => "notes about the store",
+        Some(&SUBSCRIPTION) => "subscriptions to topics",
+        Some(&REMEMBERED) => "remembered event ids",
+        Some(&INTENT) => "steps of a large command",
+        _ => "rows of features",
+    }
+}
+
 pub const DAY_MS: u64 = 86_400_000;
 
 /// A remembered idempotency key, under the day on which it was first used, so that whole days can be forgotten.

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use crate::event::Event;
 use crate::id::{Random, UserNo};
 use crate::store::disk::{self, Disk};
-use crate::store::engine::{EngineError, Op, Rows};
+use crate::store::engine::{Engine, EngineError, Op, Rows};
 use crate::store::index;
 use crate::store::intent;
 use crate::store::keys;
 use crate::store::logs::{Head, Logs};
+use crate::store::mark::Mark;
 use crate::store::read;
 use crate::store::record::{self, Recipient};
 use crate::store::space;
@@ -78,6 +79,11 @@ impl Directory {
         self.path.join("log")
     }
 
+    /// Whether the engine's data file is there.
+    pub fn has_engine(&self) -> bool {
+        self.engine_path().join("db").exists()
+    }
+
     pub fn mark_path(&self) -> PathBuf {
         self.path.join("mark")
     }
@@ -86,7 +92,7 @@ impl Directory {
     pub fn open_engine(&self, cache_bytes: u64, ballast_bytes: u64) -> Result<Disk, OpenError> {
         let io = |error| OpenError::Io(self.path.clone(), error);
         let path = self.engine_path();
-        if self.mark_path().exists() && !path.join("db").exists() {
+        if self.mark_path().exists() && !self.has_engine() {
             return Err(OpenError::Damaged(
                 self.path.clone(),
                 "its file `log/db` is missing".to_owned(),
@@ -98,10 +104,27 @@ impl Directory {
             .create(&path)
             .map_err(io)?;
         space::drop_ballast(&self.path, ballast_bytes).map_err(io)?;
-        Disk::open(&path, cache_bytes).map_err(|error| match error {
+        let disk = Disk::open(&path, cache_bytes).map_err(|error| match error {
             disk::OpenError::Damaged(cause) => OpenError::Damaged(self.path.clone(), cause),
             disk::OpenError::Io(error) => io(error),
-        })
+        })?;
+        let last = disk.last_key(&[], &[0xff]);
+        // sled takes a file that it cannot make sense of for a new one.
+        match last.map_err(|error| self.damaged(&error))? {
+            None if self.has_mark().map_err(io)? => Err(OpenError::Damaged(
+                self.path.clone(),
+                "its file `log/db` holds nothing any more".to_owned(),
+            )),
+            _ => Ok(disk),
+        }
+    }
+
+    /// Whether something was ever committed here.
+    fn has_mark(&self) -> std::io::Result<bool> {
+        match self.mark_path().exists() {
+            true => Mark::open(&self.mark_path()).map(|(_, newest)| newest.is_some()),
+            false => Ok(false),
+        }
     }
 
     pub fn damaged(&self, error: &EngineError) -> OpenError {

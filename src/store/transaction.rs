@@ -25,6 +25,8 @@ pub struct Writer {
     pub next_commit: u64,
     /// Operations of this group that are not applied yet.
     batch: Vec<Op>,
+    /// Whether operations of this group were applied already, because they did not fit one batch.
+    is_part_applied: bool,
     /// What those operations make of their rows.
     overlay: HashMap<Vec<u8>, Option<Vec<u8>>>,
     /// Logs created since the last batch; their rows go along with the next one.
@@ -177,6 +179,7 @@ impl Writer {
             topics,
             next_commit,
             batch: Vec::new(),
+            is_part_applied: false,
             overlay: HashMap::new(),
             new_users: Vec::new(),
             arrivals: Vec::new(),
@@ -192,13 +195,14 @@ impl Writer {
 
     /// Whether the group has anything to make durable.
     pub fn is_dirty(&self) -> bool {
-        !self.batch.is_empty() || !self.arrivals.is_empty()
+        !self.batch.is_empty() || self.is_part_applied || !self.arrivals.is_empty()
     }
 
     /// Applies what the group still holds; all of it is visible to the engine's readers then, none of it durable.
     pub fn apply_rest(&mut self) -> Result<(), EngineError> {
         fail::fail_point!("before_apply");
         self.apply_batch()?;
+        self.is_part_applied = false;
         fail::fail_point!("after_apply");
         Ok(())
     }
@@ -211,6 +215,7 @@ impl Writer {
     /// Adds one command's operations, which belong together.
     fn add(&mut self, ops: Vec<Op>) -> Result<(), EngineError> {
         if self.batch.len() + ops.len() > BATCH_OPS_MAX {
+            self.is_part_applied = true;
             self.apply_batch()?;
         }
         if ops.len() > BATCH_OPS_MAX {

@@ -140,17 +140,15 @@ impl Upkeep {
         if self.retention.total_bytes > 0 && self.live_bytes > self.retention.total_bytes {
             self.shed_oldest(&shared)?;
         }
-        if is_idle {
-            self.forget_keys(&shared)?;
-            shared
-                .metrics
-                .live_bytes
-                .set(i64::try_from(self.live_bytes).unwrap_or(i64::MAX));
-            shared
-                .metrics
-                .index_backlog
-                .set(i64::try_from(self.entries).unwrap_or(i64::MAX));
-        }
+        // A server that is never idle must forget too, or its disk fills.
+        self.forget_keys(&shared, if is_idle { BATCH_OPS_MAX } else { STEP_OPS })?;
+        let metrics = &shared.metrics;
+        metrics
+            .live_bytes
+            .set(i64::try_from(self.live_bytes).unwrap_or(i64::MAX));
+        metrics
+            .index_backlog
+            .set(i64::try_from(self.entries).unwrap_or(i64::MAX));
         Ok(())
     }
 
@@ -370,10 +368,24 @@ impl Upkeep {
                 oldest = keys::parse_record(key);
                 ControlFlow::Break(())
             })?;
-        let Some((commit, _)) = oldest else {
+        let Some((commit, chunk)) = oldest else {
+            // What damage took away was never counted as gone.
+            self.live_bytes = 0;
             return Ok(());
         };
-        for recipient in read::recipients(&shared.rows, commit)? {
+        let recipients = read::recipients(&shared.rows, commit)?;
+        let keeps = |recipient: &Recipient| {
+            shared
+                .logs
+                .read(recipient.user, |head| head.kept_from <= recipient.seq)
+        };
+        // A damaged record that no log will ever let go would stand before all others for good.
+        if !recipients.iter().any(keeps) {
+            return shared
+                .rows
+                .apply(vec![Op::Delete(keys::record(commit, chunk))]);
+        }
+        for recipient in recipients {
             self.index_log(shared, recipient.user)?;
             shared.logs.change(recipient.user, |head| {
                 head.floor = head.floor.max(recipient.seq + 1)
@@ -384,7 +396,7 @@ impl Upkeep {
     }
 
     /// Forgets idempotency keys that are two days old, a batch at a time.
-    fn forget_keys(&mut self, shared: &Shared) -> Result<(), EngineError> {
+    fn forget_keys(&mut self, shared: &Shared, ops_max: usize) -> Result<(), EngineError> {
         let keep_from = keys::day_of(shared.clock.now_ms()).saturating_sub(1);
         if self.forgotten_before >= keep_from {
             return Ok(());
@@ -393,7 +405,7 @@ impl Upkeep {
         let mut ops = Vec::new();
         shared.rows.scan_all(&from, &to, &mut |key, _| {
             ops.push(Op::Delete(key.to_vec()));
-            if ops.len() < BATCH_OPS_MAX {
+            if ops.len() < ops_max {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())

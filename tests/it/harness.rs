@@ -238,12 +238,16 @@ impl Server {
     }
 
     pub fn sigterm(&self) {
+        self.interrupt("TERM");
+    }
+
+    pub fn interrupt(&self, name: &str) {
         let sent = Command::new("kill")
-            .args(["-TERM", &self.pid().to_string()])
+            .args([&format!("-{name}"), &self.pid().to_string()])
             .status();
         assert!(
             sent.expect("kill can be run").success(),
-            "SIGTERM could not be sent"
+            "the signal could not be sent"
         );
     }
 

@@ -129,6 +129,58 @@ async fn a_drain_loses_no_answer() {
 }
 
 #[tokio::test]
+async fn a_reader_that_takes_nothing_does_not_hold_a_drain_up() {
+    let mut server = spawn(Options::new().set("server.drain_seconds", 1));
+    server.notes("alice", 500).await;
+    let text = "x".repeat(60_000);
+    for _ in 0..100 {
+        server.note("alice", json!(text)).await;
+    }
+    let mut raw = crate::client::Raw::connect(server.address).await;
+    let token = tokens::user("alice");
+    let request = format!(
+        "GET /v1/events?cursor=start HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    raw.send(request.as_bytes()).await;
+    assert!(raw.read_more(Duration::from_secs(5)).await);
+    let started = Instant::now();
+    server.sigterm();
+    let status = server.exited().await;
+    assert_eq!(status.code(), Some(0), "{}", server.logs());
+    assert!(
+        started.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn interrupting_drains_too() {
+    let mut server = spawn(Options::new());
+    let mut reader = open(&server, Transport::Sse, &Ask::user("alice")).await;
+    reader.next_of(Kind::Live).await;
+    server.interrupt("INT");
+    assert_eq!(reader.next_of(Kind::Bye).await.str("reason"), "drain");
+    assert_eq!(server.exited().await.code(), Some(0), "{}", server.logs());
+}
+
+#[tokio::test]
+async fn a_data_directory_that_cannot_be_used_is_told() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for path in [file.path(), std::path::Path::new("/proc/tidings")] {
+        let Err(failure) = try_spawn(Options::new().data(path)) else {
+            panic!("{} was taken for a data directory", path.display())
+        };
+        assert_eq!(
+            failure.status.and_then(|status| status.code()),
+            Some(1),
+            "{failure:?}"
+        );
+        one_sentence(&failure.stderr, &path.display().to_string());
+    }
+}
+
+#[tokio::test]
 async fn a_second_server_on_one_directory_says_so() {
     let first = spawn(Options::new());
     first.notes("alice", 2).await;

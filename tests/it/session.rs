@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::client::{Call, Reply};
 use crate::delivery::Kind;
-use crate::harness::{Options, Server, spawn};
+use crate::harness::{Options, Server, eventually, spawn};
 use crate::reader::{Ask, Transport, open, try_open};
 use crate::tokens::{self, Token};
 use crate::websocket::{Handshake, connect};
@@ -362,4 +362,51 @@ async fn tokens_issued_after_the_revocation_are_good() {
             .json(&bad);
         call.send().await.refused(&[400, 422]);
     }
+}
+
+#[tokio::test]
+async fn a_cookie_for_another_host_travels_by_https_only() {
+    let server = spawn(options());
+    let call = server.post("/v1/session").token(&tokens::user("alice"));
+    let call = call
+        .header("host", "app.example")
+        .header("origin", "http://app.example");
+    let reply = call.send().await;
+    let set = reply
+        .header("set-cookie")
+        .unwrap_or_default()
+        .to_lowercase();
+    assert!(set.contains("; secure"), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_waiting_poll_ends_with_its_users_revocation() {
+    let server = spawn(Options::new().set("limits.connections_per_user", 1));
+    let head = server.notes("alice", 1).await;
+    let path = format!("/v1/events?format=json&wait=60&cursor={head}");
+    let call = server.get(&path).token(&tokens::user("alice"));
+    // The probe below may be quicker and take the poll's place for a moment; then the poll asks again.
+    let poll = tokio::spawn(async move {
+        loop {
+            let reply = call
+                .clone()
+                .send_within(std::time::Duration::from_secs(30))
+                .await;
+            if reply.status != 429 {
+                return reply;
+            }
+        }
+    });
+    eventually("the poll waits", async || {
+        poll.is_finished()
+            || try_open(&server, Transport::Ndjson, &Ask::user("alice"))
+                .await
+                .is_err()
+    })
+    .await;
+    let call = server.post("/v1/admin/revoke").token(&tokens::admin());
+    let reply = call.json(&json!({"user": "alice"})).send().await;
+    assert!([200, 204].contains(&reply.status), "{reply:?}");
+    let reply = poll.await.unwrap();
+    assert!([200, 401].contains(&reply.status), "{reply:?}");
 }

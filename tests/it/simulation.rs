@@ -4,7 +4,7 @@
 //! finding comes with its seed and the command to run it again. `SIMULATION_SEEDS=1000` runs that many,
 //! `SIMULATION_SEED=42` runs one and tells everything that happened.
 
-mod disk;
+pub mod disk;
 mod nemesis;
 mod oracle;
 mod plan;

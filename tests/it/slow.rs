@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-use crate::harness::{Options, spawn};
+use crate::harness::{Options, eventually, spawn};
+use crate::reader::{Ask, Transport, try_open};
 use crate::sse::Parser;
 use crate::tokens;
 
@@ -83,6 +84,33 @@ async fn a_reader_that_stalls_for_fifty_thousand_events_reads_them_all() {
             parser.feed(&body.feed(&bytes[..count]));
         }
     }
+    server.assert_healthy().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_let_go() {
+    let options = Options::new()
+        .set("stream.write_timeout_seconds", 0.5)
+        .set("limits.connections_per_user", 1)
+        .set("limits.publish_per_second", 1_000_000);
+    let server = spawn(options);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    let token = tokens::user("alice");
+    let request =
+        format!("GET /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+    publish_all(&server, 0..30_000).await;
+    eventually("its place is free again", async || {
+        let ask = Ask::user("alice").cursor("-1");
+        match try_open(&server, Transport::Ndjson, &ask).await {
+            Err(_) => false,
+            Ok(mut reader) => reader.events(1).await[0].seq() == 30_000,
+        }
+    })
+    .await;
     server.assert_healthy().await;
 }
 

@@ -6,6 +6,7 @@
 use serde_json::json;
 
 use crate::harness::{Options, Server, spawn};
+use crate::reader::{Ask, Transport, open};
 use crate::tokens::{self, Token};
 
 async fn count_of(server: &Server, user: &str) -> usize {
@@ -99,4 +100,73 @@ async fn users_subscribe_themselves_to_what_their_token_names() {
         .get("/v1/topics/feed:news/subscribers")
         .token(&tokens::user("bob"));
     list.send().await.refused(&[403, 404]);
+}
+
+#[tokio::test]
+async fn names_may_hold_all_that_their_rule_allows() {
+    let server = spawn(Options::new());
+    let token = tokens::publisher();
+    let user = format!("A.b_c@d:e-{}", "9".repeat(118));
+    let topic = "entity:a/b@c.d_e-F";
+    let path = format!(
+        "/v1/topics/{}/subscribers/{user}",
+        topic.replace('/', "%2F")
+    );
+    let reply = server.call("PUT", &path).token(&token).send().await;
+    assert!((200..300).contains(&reply.status), "{reply:?}");
+    let body = json!({"to": {"topic": topic}, "type": "a.b-c_d.0", "data": 1, "id": "!#$%&'()*+,-./:;<=>?@[]^_`{|}~"});
+    let reply = server.publish(&body).await.expect(201);
+    assert_eq!(
+        (&reply["recipients"], &reply["id"]),
+        (&json!(1), &body["id"]),
+        "{reply}"
+    );
+    for transport in Transport::ALL {
+        let mut reader = open(
+            &server,
+            transport,
+            &Ask::user(&user).query("cursor=start&named=1"),
+        )
+        .await;
+        let event = reader.events(1).await.remove(0);
+        assert_eq!(
+            (event.str("topic"), &event.json["id"]),
+            (topic, &body["id"]),
+            "{transport:?}"
+        );
+    }
+    let list = server.get(&format!(
+        "/v1/topics/{}/subscribers",
+        topic.replace('/', "%2F")
+    ));
+    let list = list.token(&token).send().await.expect(200);
+    assert!(list.to_string().contains(&user), "{list}");
+}
+
+#[tokio::test]
+async fn an_event_for_very_many_is_one_event_even_after_a_crash() {
+    let mut server = spawn(Options::new());
+    let users: Vec<String> = (0..5000).map(|n| format!("user-{n}")).collect();
+    let body = json!({"to": {"users": users}, "type": "note.new", "data": "all", "id": "e-1"});
+    let first = server.publish(&body).await.expect(201);
+    assert_eq!(first["recipients"], 5000, "{first}");
+    server.kill9();
+    server.restart();
+    let again = server.publish(&body).await.json();
+    assert_eq!(
+        (&again["duplicate"], &again["recipients"]),
+        (&json!(true), &json!(5000)),
+        "{again}"
+    );
+    for n in [0, 1, 399, 400, 401, 2500, 4999] {
+        let page = server
+            .page(&format!("user-{n}"), "cursor=start&wait=0")
+            .await;
+        assert_eq!(
+            page["events"].as_array().map(Vec::len),
+            Some(1),
+            "user-{n}: {page}"
+        );
+        assert_eq!(page["events"][0]["id"], "e-1", "user-{n}: {page}");
+    }
 }

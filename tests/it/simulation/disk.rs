@@ -28,6 +28,14 @@ struct Cut {
 }
 
 impl Disk {
+    /// What a power cut left of another disk.
+    pub fn on(memory: Memory) -> Disk {
+        Disk {
+            memory,
+            ..Disk::default()
+        }
+    }
+
     /// The power fails after so many more writes and syncs.
     pub fn cut_after(&self, steps: u32, is_last_done: bool) {
         let mut cut = self.cut.lock();
@@ -129,6 +137,10 @@ impl Engine for Disk {
 
     fn disk_bytes(&self) -> u64 {
         self.memory.disk_bytes()
+    }
+
+    fn unsynced_values(&self) -> u64 {
+        0
     }
 
     fn is_resident(&self) -> bool {

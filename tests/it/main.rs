@@ -39,3 +39,4 @@ mod tidy;
 mod tidy_docs;
 mod topics;
 mod unusual;
+mod wire;

@@ -355,6 +355,10 @@ impl Engine for Holed {
         0
     }
 
+    fn unsynced_values(&self) -> u64 {
+        0
+    }
+
     fn is_resident(&self) -> bool {
         true
     }

@@ -200,6 +200,17 @@ impl Server {
         Ok(None)
     }
 
+    /// Processor time that the server has used.
+    pub fn worked(&self) -> Result<Duration> {
+        const TICKS_PER_SECOND: u64 = 100;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name in parentheses may hold anything; user and system time are fields 14 and 15 of the line.
+        let after_name = stat.rsplit_once(')').context("a process has a name")?.1;
+        let fields = after_name.split_whitespace().skip(11).take(2);
+        let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
+    }
+
     pub fn open_files(&self) -> Result<usize> {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
     }

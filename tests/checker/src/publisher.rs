@@ -216,7 +216,8 @@ impl Publisher {
         let mut made = 0_u64;
         let mut settle_until: Option<Instant> = None;
         loop {
-            if *stop.borrow() {
+            // A row that was broken off drops the other end.
+            if *stop.borrow() || stop.has_changed().is_err() {
                 let until = *settle_until.get_or_insert_with(|| Instant::now() + SETTLE_TIME_MAX);
                 if again.is_empty() || Instant::now() >= until {
                     return;

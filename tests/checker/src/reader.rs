@@ -79,7 +79,8 @@ pub struct Reader {
 impl Reader {
     /// Reads until told to stop.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        while !*stop.borrow() {
+        // A row that was broken off drops the other end.
+        while !*stop.borrow() && stop.has_changed().is_ok() {
             if self.target.address().is_none() {
                 sleep(Duration::from_millis(10)).await;
                 continue;

@@ -1,6 +1,6 @@
 //! Damage: what is lost is told to those who had it, and to nobody else; a lost end gives every log a new epoch.
 //!
-//! Promises: rows are damaged as a disk would, behind the store's back. It never repairs anything.
+//! Promises: each planted damage must be found out and announced; a store that reads damaged rows as good ones fails here.
 
 use tidings::cursor::filter::Filter;
 use tidings::cursor::start::Start;

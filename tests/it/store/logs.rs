@@ -1,6 +1,6 @@
 //! Logs: appended, read in pages, found again after a restart, also across the borders of index blocks.
 //!
-//! Promises: every page is looked at from every place near a border. It reads as cursors do, never past the store.
+//! Promises: what was appended is read back in order, from memory and from rows alike, also after a replay.
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Retention: by count, bytes, age and in total; a body goes with the last log that keeps it, and nothing stays behind.
 //!
-//! Promises: rows are counted in the engine, so that what no log keeps any more is found. Time is the test's own.
+//! Promises: a log keeps what its bounds allow and tells what they took; a body goes with the last log that keeps it.
 
 use super::*;
 

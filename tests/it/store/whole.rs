@@ -1,6 +1,6 @@
 //! Commands are whole or absent, whatever their size and wherever the power fails; what fails is not acknowledged.
 //!
-//! Promises: the power fails once at each write and each sync of a command. It never looks at a half-done store.
+//! Promises: a command that was cut short anywhere is there entirely or not at all.
 
 use tidings::store::shared::StoreError;
 

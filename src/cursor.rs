@@ -109,6 +109,8 @@ pub struct Cursor {
     /// The reader asked for the oldest there is, or for the newest few, and has got nothing yet: should retention take
     /// some meanwhile, it starts at what is left.
     is_placed_loosely: bool,
+    /// `ready` told the reader its place, so that it cannot move without a word.
+    is_place_told: bool,
     signals_seen: u64,
     wakes_seen: u64,
     hidden: u32,
@@ -140,6 +142,7 @@ impl Cursor {
             reset: reset.map(Box::new),
             is_live_told: false,
             is_placed_loosely,
+            is_place_told: false,
             signals_seen,
             wakes_seen: 0,
             hidden: 0,
@@ -153,6 +156,11 @@ impl Cursor {
             epoch: self.epoch,
             seq: self.after,
         }
+    }
+
+    /// The reader was told its position.
+    pub fn place_told(&mut self) {
+        self.is_place_told = true;
     }
 
     /// The newest position of the log.
@@ -231,7 +239,9 @@ impl Cursor {
             }
             match self.store.read(self.user, self.after, bounds).await? {
                 Read::AtTail => break,
-                Read::Gone { floor } if self.is_placed_loosely => self.after = floor - 1,
+                Read::Gone { floor } if self.is_placed_loosely && !self.is_place_told => {
+                    self.after = floor - 1;
+                }
                 Read::Gone { floor } => {
                     #[cfg(feature = "faults")]
                     if crate::store::committer::is_mutant("mutant_drop_without_reset") {
@@ -321,7 +331,13 @@ impl Cursor {
             floor: floor.max(view.floor),
             ..view
         };
-        let reset = reset(ResetReason::Trimmed, requested, &view, self.on_gap);
+        // Who asked for the oldest, and was told a place that is gone by now, goes on from what is the oldest now.
+        let on_gap = if self.is_placed_loosely {
+            OnGap::Earliest
+        } else {
+            self.on_gap
+        };
+        let reset = reset(ResetReason::Trimmed, requested, &view, on_gap);
         self.after = reset.resumed.seq;
         reset
     }

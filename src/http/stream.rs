@@ -280,6 +280,7 @@ impl Stream {
             auth_expires: &rfc3339(self.listed.connection.expires_ms()),
         };
         frames.control(&Control::Ready(ready), Some(retry_ms));
+        self.cursor.place_told();
         if self.wants_snapshot && !self.has_position {
             self.write_snapshot(frames);
         }

@@ -249,6 +249,8 @@ impl Cursor {
         }
         if !self.is_live_told {
             self.is_live_told = true;
+            // From here on the reader knows its place: what retention takes behind it is told.
+            self.is_placed_loosely = false;
             return Ok(Some(Delivery::Live));
         }
         Ok(None)

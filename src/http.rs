@@ -39,6 +39,8 @@ use crate::http::error::{Problem, REQUEST_ID};
 use crate::http::state::App;
 use crate::metrics::Refusal;
 
+/// A refused body is read to its end up to this many times the limit.
+const READ_AWAY_FACTOR: u64 = 4;
 const READ_ALIASES: [(&str, &str); 3] = [
     ("/api/v1/realtime/poll", "format=json&wait=30"),
     ("/api/v1/realtime/stream", "format=sse"),
@@ -122,7 +124,10 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
     let started = tokio::time::Instant::now();
     let response = match malformed(&request, app.config.limits.body_bytes) {
         None => next.run(request).await,
-        Some(problem) => problem.into_response(),
+        Some(problem) => {
+            read_away(request, app.config.limits.body_bytes).await;
+            problem.into_response()
+        }
     };
     let mut response = error::rendered(response, &id);
     let status = response.status().as_u16();
@@ -146,6 +151,31 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
     response
 }
 
+/// Reads a body that is somewhat too large to its end: a client that is still sending when the connection is reset
+/// would not see the answer. A far larger one is answered at once.
+async fn read_away(request: Request, body_bytes_max: usize) {
+    use futures_util::StreamExt;
+    let declared = declared_length(&request).unwrap_or(0);
+    // Who asks first whether to send is told not to.
+    if request.headers().contains_key(header::EXPECT)
+        || declared > body_bytes_max as u64 * READ_AWAY_FACTOR
+    {
+        return;
+    }
+    let mut left = body_bytes_max as u64 * READ_AWAY_FACTOR;
+    let mut body = request.into_body().into_data_stream();
+    while let Some(Ok(bytes)) = body.next().await
+        && left > 0
+    {
+        left = left.saturating_sub(bytes.len() as u64);
+    }
+}
+
+fn declared_length(request: &Request) -> Option<u64> {
+    let length = request.headers().get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
+}
+
 /// What no route would take: two hosts or none, a path or query that is not UTF-8.
 fn malformed(request: &Request, body_bytes_max: usize) -> Option<Problem> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -167,14 +197,7 @@ fn malformed(request: &Request, body_bytes_max: usize) -> Option<Problem> {
         let message = "compressed request bodies are not read here: send the body as it is";
         return Some(Problem::new(status, "unsupported_encoding", message));
     }
-    let length = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok());
-    if length
-        .and_then(|length| length.parse::<u64>().ok())
-        .is_some_and(|length| length > body_bytes_max as u64)
-    {
+    if declared_length(request).is_some_and(|length| length > body_bytes_max as u64) {
         return Some(error::too_large());
     }
     let uri = request.uri();

@@ -303,12 +303,12 @@ mod tests {
     #[test]
     fn a_batch_is_counted_by_its_events_and_always_fits_once() {
         let limits = Limits::new(&Settings {
-            publish_per_second: nonzero(1),
+            publish_per_second: nonzero(2),
             ..settings()
         });
         assert_eq!(limits.publish(nonzero(500)), Ok(()));
-        let RetryAfter(pause) = limits.publish(nonzero(10)).unwrap_err();
-        assert!(pause > Duration::from_secs(8) && pause <= Duration::from_secs(10));
+        let RetryAfter(pause) = limits.publish(nonzero(2)).unwrap_err();
+        assert!(pause > Duration::from_millis(800) && pause <= Duration::from_secs(1));
         let fresh = Limits::new(&settings());
         assert_eq!(fresh.publish(nonzero(u32::MAX)), Ok(()));
         assert!(fresh.publish(nonzero(20_000)).is_err());

@@ -16,7 +16,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrictJson<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<StrictJson<T>, Problem> {
-        if !matches!(media_type(request.headers()), "application/json" | "") {
+        if !matches!(
+            media_type(request.headers()).as_str(),
+            "application/json" | ""
+        ) {
             let status = axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
             let message = "the body must be application/json; say so in Content-Type";
             return Err(Problem::new(status, "unsupported_media_type", message));

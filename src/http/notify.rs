@@ -60,7 +60,7 @@ pub async fn notify(
     let user: UserId = user.parse()?;
     let body = body?;
     let text = std::str::from_utf8(&body).map_err(|_| not_utf8())?;
-    let notice = match media_type(&headers) {
+    let notice = match media_type(&headers).as_str() {
         "application/json" => serde_json::from_str(text).map_err(|error| invalid_json(&error))?,
         // What `curl -d` says of a plain text.
         "text/plain" | "application/x-www-form-urlencoded" | "" => Notice::of_text(text),

@@ -108,7 +108,7 @@ pub async fn publish(
         idempotency_key: idempotency_key(&headers)?,
     };
     let started = tokio::time::Instant::now();
-    let response = match media_type(&headers) {
+    let response = match media_type(&headers).as_str() {
         "application/json" | "" => request.json(text).await,
         "application/x-ndjson" => request.lines(text).await,
         _ => Err(unsupported("application/json or application/x-ndjson")),
@@ -132,13 +132,18 @@ pub fn unsupported(wanted: &str) -> Problem {
     )
 }
 
-/// The media type without its parameters.
-pub fn media_type(headers: &HeaderMap) -> &str {
+/// The media type in lower case, without its parameters (RFC 9110 section 8.3.1).
+pub fn media_type(headers: &HeaderMap) -> String {
     let value = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or("");
-    value.split(';').next().unwrap_or("").trim()
+    value
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+        .to_ascii_lowercase()
 }
 
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {

@@ -3,6 +3,7 @@
 //! Promises: only one process has a directory open; a newer format is refused by name; a store that lost its end gives
 //! every log a new epoch before anyone reads; nothing is shown that a power cut could still take back.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::os::unix::fs::DirBuilderExt;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use crate::event::Event;
 use crate::id::{Random, UserNo};
 use crate::store::disk::{self, Disk};
-use crate::store::engine::{Engine, EngineError, Op, Rows};
+use crate::store::engine::{Engine, EngineError, Op, Rows, VALUE_BYTES_MAX};
 use crate::store::index;
 use crate::store::intent;
 use crate::store::keys;
@@ -21,9 +22,12 @@ use crate::store::mark::Mark;
 use crate::store::read;
 use crate::store::record::{self, Recipient};
 use crate::store::space;
+use crate::store::upkeep::live_mark;
 
 /// The format of the rows that this version writes and reads.
 const FORMAT: u64 = 1;
+/// Bytes by which a loss is known again.
+const LOSS_BYTES: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -170,7 +174,7 @@ impl Opening<'_> {
     pub fn run(self) -> Result<Opened, EngineError> {
         intent::redo(self.rows)?;
         let logs = Logs::new(0, self.retention_events);
-        let mut is_whole = load_users(self.rows, &logs)?;
+        let mut losses = load_users(self.rows, &logs)?;
         let indexed = number(self.rows, "indexed")?.unwrap_or(0);
         let (live_from, live_bytes) = live(self.rows)?;
         let mut opened = Opened {
@@ -180,7 +184,7 @@ impl Opening<'_> {
             replayed: Vec::new(),
             newest_ms: 0,
         };
-        is_whole &= self.replay(&mut opened, live_from)?;
+        self.replay(&mut opened, live_from, &mut losses)?;
         // The newest records may be trimmed already: their numbers must not be given again.
         opened.next_commit = opened.next_commit.max(live_from);
         if let Some(marked) = self.marked.filter(|marked| *marked >= opened.next_commit) {
@@ -191,34 +195,42 @@ impl Opening<'_> {
                 "the store lost its newest commits; every log gets a new epoch"
             );
             opened.next_commit = marked + 1;
-            is_whole = false;
+            losses.note(&keys::record(marked, 0));
         }
-        let generation = self.generation(is_whole)?;
+        let generation = self.generation(&losses, &opened)?;
         opened.logs.set_generation(generation);
         self.rows.sync()?;
         Ok(opened)
     }
 
-    /// The random number of this life of the store: a new one after a loss, so that every epoch changes.
-    fn generation(&self, is_whole: bool) -> Result<u64, EngineError> {
+    /// The random number of this life of the store: a new one after a loss, so that every epoch changes. A loss that
+    /// was told so before is not told again, though its damage is found at every start.
+    fn generation(&self, losses: &Losses, opened: &Opened) -> Result<u64, EngineError> {
+        let is_told = losses.are_in(&self.rows.get(&keys::meta("losses"))?.unwrap_or_default());
         #[cfg(feature = "faults")]
-        let is_whole = is_whole || crate::store::committer::is_mutant("mutant_keep_epoch");
+        let is_told = is_told || crate::store::committer::is_mutant("mutant_keep_epoch");
         match number(self.rows, "generation")? {
-            Some(generation) if is_whole => Ok(generation),
+            Some(generation) if is_told => Ok(generation),
             _ => {
                 let generation = self.random.number();
-                self.rows.apply(vec![Op::Put(
-                    keys::meta("generation"),
-                    generation.to_le_bytes().to_vec(),
-                )])?;
+                let number = generation.to_le_bytes().to_vec();
+                self.rows.apply(vec![
+                    Op::Put(keys::meta("generation"), number),
+                    Op::Put(keys::meta("losses"), losses.encode()),
+                    live_mark(opened.next_commit, opened.live_bytes),
+                ])?;
                 Ok(generation)
             }
         }
     }
 
-    /// Takes every record that is newer than the index into the heads. Tells whether none was missing.
-    fn replay(&self, opened: &mut Opened, live_from: u64) -> Result<bool, EngineError> {
-        let mut is_whole = true;
+    /// Takes every record that is newer than the index into the heads.
+    fn replay(
+        &self,
+        opened: &mut Opened,
+        live_from: u64,
+        losses: &mut Losses,
+    ) -> Result<(), EngineError> {
         let mut commits = Vec::new();
         let from = keys::record(opened.next_commit, 0);
         self.rows
@@ -239,7 +251,7 @@ impl Opening<'_> {
                     commit,
                     "a record is damaged; the logs that held it get new epochs"
                 );
-                is_whole = false;
+                losses.note(&keys::record(commit, 0));
                 continue;
             };
             if commit >= live_from {
@@ -247,62 +259,95 @@ impl Opening<'_> {
             }
             opened.newest_ms = opened.newest_ms.max(event.time_ms);
             let event = Arc::new(event);
-            let (taken, is_dense) = take_in(&opened.logs, &event, &recipients);
-            is_whole &= is_dense;
+            let taken = take_in(&opened.logs, &event, &recipients, losses);
             opened.replayed.push((event, taken));
         }
-        Ok(is_whole)
+        Ok(())
     }
 }
 
-/// Appends a replayed event to the heads that do not know it. Gives those, and whether their seqs were dense.
-fn take_in(logs: &Logs, event: &Arc<Event>, recipients: &[Recipient]) -> (Vec<Recipient>, bool) {
-    let mut is_dense = true;
+/// Appends a replayed event to the heads that do not know it, and gives those.
+fn take_in(
+    logs: &Logs,
+    event: &Arc<Event>,
+    recipients: &[Recipient],
+    losses: &mut Losses,
+) -> Vec<Recipient> {
     let mut taken = Vec::new();
     let bytes = record::retained_bytes(event.json().len());
     for recipient in recipients {
-        if recipient.user.0 >= logs.count() {
-            is_dense = false;
-            continue;
+        // Its number must not be given to another, who would get these events at the next start.
+        while logs.count() <= recipient.user.0 {
+            let lost = UserNo(logs.count());
+            losses.note(&keys::user(lost));
+            logs.add(lost, Head::lost(lost));
         }
         let tail = logs.read(recipient.user, |head| head.tail);
         if recipient.seq <= tail {
             continue;
         }
         if recipient.seq > tail + 1 {
-            is_dense = false;
+            losses.note(&[keys::user(recipient.user), keys::record(event.commit, 0)].concat());
             logs.change(recipient.user, |head| head.skip_to(recipient.seq));
         }
         logs.arrive(recipient.user, recipient.seq, event.commit, bytes);
         taken.push(*recipient);
     }
-    (taken, is_dense)
+    taken
+}
+
+/// What an opening misses, by hashes of the keys of what is lost.
+#[derive(Default)]
+struct Losses(BTreeSet<[u8; LOSS_BYTES]>);
+
+impl Losses {
+    fn note(&mut self, key: &[u8]) {
+        let hash = keys::hash(&[key]);
+        let loss = hash.first_chunk().expect("a hash is longer");
+        self.0.insert(*loss);
+    }
+
+    /// Whether each of them was written down before.
+    fn are_in(&self, row: &[u8]) -> bool {
+        let (known, _) = row.as_chunks::<LOSS_BYTES>();
+        self.0.iter().all(|loss| known.contains(loss))
+    }
+
+    /// A row holds the first few hundred: where more is lost, every start tells it.
+    fn encode(&self) -> Vec<u8> {
+        let mut row: Vec<u8> = self.0.iter().flatten().copied().collect();
+        row.truncate(VALUE_BYTES_MAX / LOSS_BYTES * LOSS_BYTES);
+        row
+    }
 }
 
 /// Reads all user rows. A number without a good row keeps its place by a log without a name that anyone can have.
-fn load_users(rows: &Rows, logs: &Logs) -> Result<bool, EngineError> {
-    let mut is_whole = true;
+fn load_users(rows: &Rows, logs: &Logs) -> Result<Losses, EngineError> {
+    let mut losses = Losses::default();
     let (from, to) = keys::users();
     rows.scan_all(&from, &to, &mut |key, row| {
         let Some(user) = keys::parse_user(key) else {
             return ControlFlow::Continue(());
         };
         while logs.count() < user.0 {
-            is_whole = false;
             let lost = UserNo(logs.count());
+            losses.note(&keys::user(lost));
             logs.add(lost, Head::lost(lost));
         }
         let head = row.and_then(|row| index::decode_user(row).ok());
-        is_whole &= head.is_some();
-        logs.add(user, head.unwrap_or_else(|| Head::lost(user)));
+        logs.add(
+            user,
+            head.unwrap_or_else(|| {
+                losses.note(&keys::user(user));
+                Head::lost(user)
+            }),
+        );
         ControlFlow::Continue(())
     })?;
-    if !is_whole {
-        tracing::error!(
-            "user rows are damaged: the logs of those users are lost; every log gets a new epoch"
-        );
+    if !losses.0.is_empty() {
+        tracing::error!("user rows are damaged: the logs of those users are lost");
     }
-    Ok(is_whole)
+    Ok(losses)
 }
 
 fn number(rows: &Rows, name: &str) -> Result<Option<u64>, EngineError> {

@@ -424,7 +424,7 @@ fn index_mark(complete: u64) -> Op {
 }
 
 /// The row that says how many bytes of bodies the commits before `next_commit` left.
-fn live_mark(next_commit: u64, live_bytes: u64) -> Op {
+pub fn live_mark(next_commit: u64, live_bytes: u64) -> Op {
     let mut value = next_commit.to_le_bytes().to_vec();
     value.extend_from_slice(&live_bytes.to_le_bytes());
     Op::Put(keys::meta("live"), value)

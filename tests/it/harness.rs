@@ -290,6 +290,10 @@ impl Server {
             !logs.contains("panicked at"),
             "a panic stands in the log:\n{logs}"
         );
+        assert!(
+            !logs.contains(" ERROR "),
+            "an error stands in the log:\n{logs}"
+        );
         for (name, value) in self.metrics().await {
             let is_panic_count = name.contains("panic");
             assert!(!is_panic_count || value == 0.0, "{name} is {value}");

@@ -69,6 +69,7 @@ const ROWS = [
   { name: 'bytes that are no HTTP', send: Buffer.from('\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n', 'latin1'), status: [400, 0], ends: true },
   // H3
   { name: 'a body at the limit', send: sized(padded(BODY_LIMIT)), status: [201] },
+  // Wrong today: the early answer leaves the body unread, and the reset that follows can overtake the 413 (RFC 9112, 9.6).
   { name: 'a body one byte over the limit', send: sized(padded(BODY_LIMIT + 1)), status: [413] },
   { name: '10 GB declared', send: publish(EVENT, ['Content-Length: 10000000000']), status: [413], ends: true },
   { name: '10 GB declared, Expect: 100-continue', send: publish('', ['Content-Length: 10000000000', 'Expect: 100-continue']), status: [413, 417], ends: true },

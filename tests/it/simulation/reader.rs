@@ -34,7 +34,7 @@ impl Reader {
     pub async fn run(self: Rc<Self>, mut rng: Rng) {
         loop {
             let life = self.world.life().await;
-            let ended = self.world.ended();
+            let ended = self.world.ended(life.number);
             self.is_at_head.set(false);
             tokio::select! {
                 biased;
@@ -121,12 +121,15 @@ struct Connection<'a> {
     epoch: Epoch,
     /// Everything up to here was shown, hidden or told by a reset.
     after: u64,
+    /// It asked for the oldest or the newest few, and was told nothing yet: it may start at what is left.
+    is_placed_loosely: bool,
     is_live: bool,
 }
 
 impl<'a> Connection<'a> {
     fn new(reader: &'a Reader, life: &'a Life, user: UserNo, wish: Wish, cursor: Cursor) -> Self {
         let Position { epoch, seq } = cursor.position();
+        let is_placed_loosely = matches!(wish.start, Start::Oldest | Start::Last(_));
         Connection {
             reader,
             life,
@@ -135,6 +138,7 @@ impl<'a> Connection<'a> {
             cursor,
             epoch,
             after: seq,
+            is_placed_loosely,
             is_live: false,
         }
     }
@@ -263,6 +267,12 @@ impl<'a> Connection<'a> {
     }
 
     fn hidden_up_to(&mut self, last: u64) {
+        let floor = self.life.store.view(self.user).floor;
+        if self.is_placed_loosely && self.after + 1 < floor && self.after < last {
+            self.claim_floor(self.log(), floor.min(last + 1));
+            self.after = (floor - 1).min(last);
+        }
+        self.is_placed_loosely = false;
         if last <= self.after {
             return;
         }
@@ -337,14 +347,21 @@ impl<'a> Connection<'a> {
                 "{asked_log:?} had {newest}, now its reader is told {reset:?}"
             ));
         }
+        drop(oracle);
         if reset.reason == ResetReason::Trimmed {
-            let clock_ms = oracle.clock_ms;
-            oracle.claims.push(FloorClaim {
-                log: asked_log,
-                floor: reset.earliest,
-                tail: self.life.store.view(self.user).tail,
-                clock_ms,
-            });
+            self.claim_floor(asked_log, reset.earliest);
         }
+    }
+
+    /// Everything before the floor is said to be gone.
+    fn claim_floor(&self, log: LogKey, floor: u64) {
+        let mut oracle = self.reader.world.oracle.borrow_mut();
+        let clock_ms = oracle.clock_ms;
+        oracle.claims.push(FloorClaim {
+            log,
+            floor,
+            tail: self.life.store.view(self.user).tail,
+            clock_ms,
+        });
     }
 }

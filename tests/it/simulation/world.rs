@@ -13,7 +13,7 @@ use tidings::event::{Topic, UserId};
 use tidings::id::Random;
 use tidings::store::{Settings, Store, Surroundings, open_on};
 use tidings::wake::Wakes;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -27,6 +27,7 @@ const START_MS: u64 = 1_795_300_200_000;
 /// One opening of the store.
 #[derive(Clone)]
 pub struct Life {
+    pub number: u32,
     pub store: Store,
     pub wakes: Wakes,
 }
@@ -36,7 +37,11 @@ pub struct World {
     pub disk: Disk,
     pub oracle: RefCell<Oracle>,
     /// Written by the nemesis, heard by everyone.
-    life: watch::Sender<Option<Life>>,
+    life: RefCell<Option<Life>>,
+    /// Rises with every life; written by the nemesis.
+    number: Cell<u32>,
+    /// Wakes whoever waits for a life or its end, in their order: a `watch` wakes in a random one.
+    turned: Notify,
     committer: RefCell<Option<JoinHandle<()>>>,
     clock: RefCell<Clock>,
     random: Random,
@@ -52,7 +57,9 @@ impl World {
             oracle: RefCell::new(Oracle::new(&plan, START_MS)),
             plan,
             disk: Disk::default(),
-            life: watch::Sender::new(None),
+            life: RefCell::new(None),
+            number: Cell::new(0),
+            turned: Notify::new(),
             committer: RefCell::new(None),
             clock: RefCell::new(Clock::manual(START_MS)),
             random,
@@ -90,23 +97,33 @@ impl World {
 
     /// The present life, as soon as there is one.
     pub async fn life(&self) -> Life {
-        let mut lives = self.life.subscribe();
-        let life = lives.wait_for(Option::is_some).await;
-        let life = life.expect("the sender lives as long as the world");
-        life.clone().expect("waited for one")
+        loop {
+            let turned = self.turned.notified();
+            if let Some(life) = self.present() {
+                return life;
+            }
+            turned.await;
+        }
     }
 
     pub fn present(&self) -> Option<Life> {
         self.life.borrow().clone()
     }
 
-    /// Resolves when the present life ends.
-    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
-        let mut lives = self.life.subscribe();
-        async move {
-            lives.mark_unchanged();
-            drop(lives.changed().await);
+    /// Resolves when the life with this number has ended.
+    pub async fn ended(&self, number: u32) {
+        loop {
+            let turned = self.turned.notified();
+            if self.present().is_none_or(|life| life.number != number) {
+                return;
+            }
+            turned.await;
         }
+    }
+
+    fn turn(&self, life: Option<Life>) {
+        drop(self.life.replace(life));
+        self.turned.notify_waiters();
     }
 
     /// Opens the store; a power cut on the way is followed by another try.
@@ -128,7 +145,13 @@ impl World {
                 Ok((store, committer)) => {
                     self.note(format_args!("open with {} logs", store.logs()));
                     *self.committer.borrow_mut() = Some(tokio::task::spawn_local(committer.run()));
-                    self.life.send_replace(Some(Life { store, wakes }));
+                    self.number.set(self.number.get() + 1);
+                    let number = self.number.get();
+                    self.turn(Some(Life {
+                        number,
+                        store,
+                        wakes,
+                    }));
                     return;
                 }
                 Err(_) if self.disk.is_cut() => {
@@ -156,7 +179,7 @@ impl World {
 
     /// The process is gone from one moment to the next, and with it what the disk did not keep.
     pub async fn crash(&self, rng: &mut Rng) {
-        self.life.send_replace(None);
+        self.turn(None);
         let committer = self.committer.take().expect("a life has a committer");
         committer.abort();
         self.judge_end(committer.await);
@@ -167,7 +190,7 @@ impl World {
 
     /// The server ends by itself: everything asked for is committed first.
     pub async fn close(&self, rng: &mut Rng) {
-        self.life.send_replace(None);
+        self.turn(None);
         let committer = self.committer.take().expect("a life has a committer");
         match timeout(Duration::from_secs(30), committer).await {
             Ok(ended) => self.judge_end(ended),

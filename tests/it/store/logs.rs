@@ -1,4 +1,6 @@
 //! Logs: appended, read in pages, found again after a restart, also across the borders of index blocks.
+//!
+//! Promises: what was appended is read back in order, from memory and from rows alike, also after a replay.
 
 use super::*;
 

@@ -1,4 +1,6 @@
 //! Retention: by count, bytes, age and in total; a body goes with the last log that keeps it, and nothing stays behind.
+//!
+//! Promises: a log keeps what its bounds allow and tells what they took; a body goes with the last log that keeps it.
 
 use super::*;
 

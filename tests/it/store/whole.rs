@@ -1,4 +1,6 @@
 //! Commands are whole or absent, whatever their size and wherever the power fails; what fails is not acknowledged.
+//!
+//! Promises: a command that was cut short anywhere is there entirely or not at all.
 
 use tidings::store::shared::StoreError;
 

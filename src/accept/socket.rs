@@ -18,8 +18,10 @@ use tokio::time::Sleep;
 
 use crate::accept::counts::Counts;
 
-/// How long sent data may stay unacknowledged, or unsent before a closed window.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
+/// How long sent data may stay unacknowledged at least. Linux counts a closed window too, so the wait is longer than
+/// the write time-out: a reader that is merely slow is told so instead of being cut by the kernel.
+const UNACKNOWLEDGED_MIN: Duration = Duration::from_secs(20);
+const BEYOND_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Silence after which the kernel asks whether the peer is still there; then every interval.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -80,7 +82,7 @@ pub struct Socket {
 
 impl Socket {
     pub fn new(stream: TcpStream, open: Open, write_timeout: Duration) -> Socket {
-        if let Err(error) = set_options(&stream) {
+        if let Err(error) = set_options(&stream, write_timeout) {
             tracing::debug!(%error, "The options of a socket could not be set");
         }
         Socket {
@@ -130,10 +132,11 @@ impl Socket {
     }
 }
 
-fn set_options(stream: &TcpStream) -> io::Result<()> {
+fn set_options(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    let unacknowledged_max = (write_timeout + BEYOND_WRITE_TIMEOUT).max(UNACKNOWLEDGED_MIN);
+    socket.set_tcp_user_timeout(Some(unacknowledged_max))?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(KEEPALIVE_AFTER)

@@ -60,6 +60,11 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     writeln!(io::stdout(), "listening on http://{address}")?;
     io::stdout().flush()?;
     tracing::info!(%address, data_dir = %data_dir.display(), demo, "serving");
+    if demo {
+        tracing::warn!(
+            "the demo is on: whoever reaches this address can sign in as anyone; demo.enabled = false ends that"
+        );
+    }
     wait_and_drain(running, &mut signals).await
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["id", "clock", "metrics"],
     &["event", "config", "secret"],
-    &["wake", "frame", "token", "secret", "limits"],
+    &["wake", "frame", "token", "limits"],
     &["store"],
     &["cursor", "publish"],
     &["features"],

@@ -408,6 +408,20 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // A failed test shows how its server fared.
+        if std::thread::panicking() {
+            let logs = self
+                .stderr
+                .lock()
+                .map_or(String::new(), |logs| logs.clone());
+            let last: Vec<&str> = logs.lines().rev().take(12).collect();
+            println!(
+                "the server {:?}, ended {:?}",
+                self.child.id(),
+                self.child.try_wait()
+            );
+            last.iter().rev().for_each(|line| println!("  {line}"));
+        }
         // A process that has ended already cannot be killed; there is nothing left to do then.
         drop(self.child.kill());
         drop(self.child.wait());

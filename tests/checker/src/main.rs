@@ -26,8 +26,9 @@ mod view;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::Bench;
 use crate::rows::{ROWS, Row};
@@ -155,7 +156,16 @@ fn on_bench(common: &Common, work: impl AsyncFnOnce(&Bench) -> Result<bool>) -> 
         failpoints: None,
     };
     // The servers are started from this thread: they are told to die with the thread that started them.
-    let is_clean = runtime.block_on(work(&bench))?;
+    let is_clean = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        // Dropping the work unmounts its disks and ends its servers.
+        tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => bail!("interrupted; what was there stays in {}", directory.display()),
+            _ = terminate.recv() => bail!("terminated; what was there stays in {}", directory.display()),
+            outcome = work(&bench) => outcome,
+        }
+    })?;
     if is_clean {
         std::fs::remove_dir_all(&directory)?;
     }

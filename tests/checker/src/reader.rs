@@ -229,7 +229,9 @@ impl Reader {
             let cursor = self.invoke(Transport::Poll);
             let limit = self.rng.u32(1..200);
             let query = self.query(&cursor);
-            let path = format!("/v1/events?format=json&wait=5&limit={limit}&{query}");
+            // Well below the 5 s within which a reader must be at the head: one that starts there hears of it only by the
+            // answer to its poll.
+            let path = format!("/v1/events?format=json&wait=2&limit={limit}&{query}");
             let answer = link.ask(&Ask::get(path, &self.token)).await?;
             if !answer.is_success() {
                 bail!("status {}", answer.status);

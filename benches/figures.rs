@@ -173,7 +173,9 @@ async fn raw_file(directory: &std::path::Path, run: Duration) -> (f64, f64) {
                 let mut acked = 0u64;
                 while started.elapsed() < run {
                     let (ack, heard) = tokio::sync::oneshot::channel();
-                    sender.send((vec![b'x'; 300], ack)).await.unwrap();
+                    // The same work of making an event as for the store.
+                    let event = publication(acked, user(acked % 10_000)).event;
+                    sender.send((event.json().to_vec(), ack)).await.unwrap();
                     heard.await.unwrap();
                     acked += 1;
                 }

@@ -25,7 +25,8 @@ const BACKLOG_COMMITS_MAX: u64 = 50_000;
 const BACKLOG_ENTRIES_MAX: usize = 1_000_000;
 /// A step stops once it holds this many operations; the rest of the batch is room for the last log's.
 const STEP_OPS: usize = 200;
-/// Under load a log is trimmed once this many of its events are due.
+/// Under load a log is trimmed once this many of its events are due, or an eighth of what it may keep: the rest is
+/// disk that nobody reads.
 const TRIM_EVENTS_MIN: u64 = 64;
 /// Of the logs that are due, one in this many is trimmed in a step: the work grows with what has piled up.
 const LOGS_PER_STEP: usize = 32;
@@ -41,6 +42,12 @@ pub struct Retention {
     pub age_ms: u64,
     pub bytes: u64,
     pub total_bytes: u64,
+}
+
+impl Retention {
+    fn slack(&self) -> u64 {
+        TRIM_EVENTS_MIN.min(self.events / 8).max(1)
+    }
 }
 
 pub struct Upkeep {
@@ -85,7 +92,7 @@ impl Upkeep {
             if head.oldest_ms == 0 {
                 head.oldest_ms = event.time_ms;
             }
-            head.floor - head.kept_from >= TRIM_EVENTS_MIN
+            head.floor - head.kept_from >= retention.slack()
                 || (retention.bytes > 0 && head.bytes > retention.bytes)
         });
         self.entries += 1;

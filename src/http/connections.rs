@@ -206,10 +206,6 @@ impl Connections {
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::SeqCst)
     }
-
-    pub fn count(&self) -> usize {
-        self.by_id.len()
-    }
 }
 
 impl Listed {

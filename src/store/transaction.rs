@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::clock::{Clock, UnixMs};
+use crate::clock::UnixMs;
 use crate::event::{Event, Topic, UserId};
 use crate::id::UserNo;
 use crate::store::engine::{BATCH_OPS_MAX, EngineError, Op};
@@ -70,10 +70,6 @@ impl Transaction<'_> {
     /// The time of this commit.
     pub fn now_ms(&self) -> UnixMs {
         self.writer.shared.clock.now_ms()
-    }
-
-    pub fn clock(&self) -> &Clock {
-        &self.writer.shared.clock
     }
 
     /// The number of a user, who gets an empty log now if there was none.

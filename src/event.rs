@@ -31,6 +31,9 @@ const RESERVED_TYPES: [&str; 9] = [
     "ready", "snapshot", "reset", "live", "ping", "auth", "bye", "error", "open",
 ];
 
+/// Begins the topic of everything that happens in a conversation.
+const CONVERSATION_PREFIX: &str = "conversation:";
+
 /// Makes a string type that holds 1 to `$max` bytes of the characters that `$allowed` names.
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $max:expr, $code:expr, $what:expr, $rule:expr, $allowed:expr) => {
@@ -108,6 +111,24 @@ name_type!(
     ConnId, 64, "invalid_conn", "a connection id", "printable ASCII without space, quote and backslash",
     is_plain
 );
+
+name_type!(
+    /// A conversation. Shorter than a topic, since `conversation:<id>` is one.
+    ConversationId, 64, "invalid_conversation_id", "a conversation id", "A-Z a-z 0-9 _ -",
+    |byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)
+);
+
+impl ConversationId {
+    /// What the events of this conversation are about.
+    pub fn topic(&self) -> Topic {
+        Topic(Arc::from(format!("{CONVERSATION_PREFIX}{self}")))
+    }
+
+    /// The conversation that a topic names.
+    pub fn of_topic(topic: &str) -> Option<ConversationId> {
+        topic.strip_prefix(CONVERSATION_PREFIX)?.parse().ok()
+    }
+}
 
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && byte != b'"' && byte != b'\\'
@@ -344,12 +365,19 @@ impl Signal {
         let topic = draft.topic.as_ref().map_or("", Topic::as_str);
         let actor = draft.actor.as_ref().map_or("", |actor| actor.id.as_str());
         let collapse = collapse_key.map_or("", Key::as_str);
+        let key = format!("{} {topic} {actor} {collapse}", draft.event_type);
+        Signal::keyed(draft, key, ttl_ms)
+    }
+
+    /// The same, with a key that says what it replaces: a `typing.stop` its `typing.start`, for one. A key begins with
+    /// the name of its feature and an equals sign, so that no published signal can have it.
+    pub fn keyed(draft: &Draft, key: String, ttl_ms: Option<u64>) -> Signal {
         let shared = shared_json(draft);
         let ttl = ttl_ms
             .map(|ttl_ms| format!("\"ttl_ms\":{ttl_ms},"))
             .unwrap_or_default();
         Signal {
-            key: format!("{} {topic} {actor} {collapse}", draft.event_type),
+            key,
             event_type: draft.event_type.clone(),
             topic: draft.topic.clone(),
             exclude_conn: draft.exclude_conn.clone(),

@@ -17,6 +17,7 @@ use crate::accept::{self, Counts, Told};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::features::ack::Acks;
+use crate::features::badge::Badges;
 use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
 use crate::http;
@@ -114,6 +115,7 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
         revocations: Revocations::load(&store).await.map_err(unreadable)?,
         tickets: Tickets::load(&store).await.map_err(unreadable)?,
         acks: Acks::default(),
+        badges: Badges::default(),
         connections: Connections::new(wakes, metrics),
         deflate: DeflatePools::default(),
         sockets: TaskTracker::new(),
@@ -151,6 +153,12 @@ fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToke
             .clone()
             .write_forever(app.store.clone(), stop.clone()),
     );
+    beside.spawn(app.badges.clone().tell_forever(
+        app.store.clone(),
+        app.wakes.clone(),
+        app.random.clone(),
+        stop.clone(),
+    ));
     beside.spawn(tidy_forever(Arc::clone(app), stop.clone()));
     beside
 }

@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod intent;
 pub mod keys;
 pub mod logs;
+pub mod long;
 pub mod mark;
 pub mod memory;
 pub mod opening;
@@ -270,6 +271,41 @@ impl Store {
             .await
             .map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone().into()))
+    }
+
+    /// Reads many rows at one moment: after everything that was asked for before, and before everything after. It
+    /// answers once all that it saw is durable. Keep it short: commits wait for it.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.commit_always(64, read).await
+    }
+
+    /// Rows of a feature from `from` up to but not including `to`, in order, at most `count_max`; all of them durable.
+    /// It holds up no commit: for long lists that need not be of one moment with other rows.
+    pub async fn range(
+        &self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+        count_max: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        let found = self
+            .with_rows(move |shared| {
+                let mut found = Vec::new();
+                shared.rows.scan(&from, &to, &mut |key, value| {
+                    found.push((key.to_vec(), value.to_vec()));
+                    match found.len() < count_max {
+                        true => std::ops::ControlFlow::Continue(()),
+                        false => std::ops::ControlFlow::Break(()),
+                    }
+                })?;
+                Ok(found)
+            })
+            .await?;
+        // The engine shows what is applied and not yet synced; a commit of nothing waits for the sync.
+        self.look(|_| Ok(())).await?;
+        Ok(found)
     }
 
     /// The user's log, created if there was none.

@@ -1,13 +1,15 @@
 //! The state of one user, told together with the position up to which it includes the log.
 //!
-//! Promises: state + events after its cursor = the present. It holds what the features keep; with none of them built
-//! yet its lists are empty.
+//! Promises: all of it is read at one moment, so state + events after its cursor = the present. What it tells is bounded:
+//! the newest conversations and notifications; the rest comes in pages of their own.
 
+use serde_json::json;
+
+use crate::features::{badge, preferences};
 use crate::id::{Position, UserNo};
 use crate::store::Store;
-
-/// The counts of a user without unread news.
-pub const EMPTY_BADGE: &str = r#"{"notifications":0,"messages":0,"conversations":0}"#;
+use crate::store::shared::StoreError;
+use crate::store::transaction::Transaction;
 
 pub struct Snapshot {
     pub position: Position,
@@ -15,15 +17,17 @@ pub struct Snapshot {
     pub json: String,
 }
 
-pub fn snapshot(store: &Store, user: UserNo) -> Snapshot {
-    let view = store.view(user);
-    let position = Position {
-        epoch: view.epoch,
-        seq: view.tail,
-    };
-    let name = store.name(user);
+pub async fn snapshot(store: &Store, user: UserNo) -> Result<Snapshot, StoreError> {
+    store.look(move |transaction| read(transaction, user)).await
+}
+
+fn read(transaction: &Transaction<'_>, user: UserNo) -> Result<Snapshot, StoreError> {
+    let position = transaction.position(user);
+    let name = transaction.name(user);
+    let badge = badge::count(transaction, user)?.to_json();
+    let preferences = json!(preferences::of(transaction, user)?);
     let json = format!(
-        r#"{{"user":"{name}","cursor":"{position}","badge":{EMPTY_BADGE},"conversations":[],"notifications":[],"presence":{{}},"preferences":{{}}}}"#
+        r#"{{"user":"{name}","cursor":"{position}","badge":{badge},"conversations":[],"notifications":[],"presence":{{}},"preferences":{preferences}}}"#
     );
-    Snapshot { position, json }
+    Ok(Snapshot { position, json })
 }

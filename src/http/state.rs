@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::features::ack::Acks;
+use crate::features::badge::Badges;
 use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
 use crate::http::connections::Connections;
@@ -36,6 +37,7 @@ pub struct App {
     pub revocations: Revocations,
     pub tickets: Tickets,
     pub acks: Acks,
+    pub badges: Badges,
     pub connections: Arc<Connections>,
     pub deflate: DeflatePools,
     /// The tasks of open sockets; the server waits for them when it drains.

@@ -13,7 +13,8 @@ use crate::clock::rfc3339;
 use crate::cursor::start::Start;
 use crate::cursor::{Cursor, Delivery, Reset, TURN_BYTES, Wish};
 use crate::event::ConnId;
-use crate::features::snapshot::{EMPTY_BADGE, snapshot};
+use crate::features::badge::Badge;
+use crate::features::snapshot::snapshot;
 use crate::features::ticket::Riding;
 use crate::frame::{Control, Layout, Ready};
 use crate::http::caller::Caller;
@@ -112,7 +113,10 @@ pub struct Stream {
     transport: &'static str,
     phase: Phase,
     wants_snapshot: bool,
-    has_position: bool,
+    /// The state comes before anything else. It is asked for in a turn of its own, which may be dropped while it waits.
+    is_snapshot_due: bool,
+    /// The badge that `ready` tells.
+    badge: Badge,
     ping_every: Duration,
     written: Instant,
     /// End of the token of which the reader was warned.
@@ -150,6 +154,8 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
     };
     let cursor = Cursor::open(app.store.clone(), subscriber, user, wish).await?;
     count_start(app, user, &start, &cursor);
+    // The cursor listens already: a change after this count is told.
+    let badge = app.badges.of(&app.store, user).await?;
     let newcomer = Newcomer {
         id: conn,
         user,
@@ -168,7 +174,8 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
         transport,
         phase: Phase::Greeting,
         wants_snapshot,
-        has_position,
+        is_snapshot_due: wants_snapshot && !has_position,
+        badge,
         ping_every: Duration::from_millis(
             app.random
                 .between(ping_ms * 9 / 10, ping_ms * 11 / 10)
@@ -235,6 +242,12 @@ impl Stream {
                 self.say_bye(frames, closing);
                 return self.wrote(Turn::Ends(closing));
             }
+            if self.is_snapshot_due {
+                return match self.write_snapshot(frames).await {
+                    Ok(()) => self.wrote(Turn::Goes),
+                    Err(error) => self.fail(frames, &error),
+                };
+            }
             if self.warn_of_expiry(frames) {
                 return self.wrote(Turn::Goes);
             }
@@ -276,14 +289,11 @@ impl Stream {
             position: self.cursor.position(),
             head: self.cursor.head(),
             ping_ms: millis(self.app.config.stream.ping_seconds),
-            badge: EMPTY_BADGE,
+            badge: &self.badge.to_json(),
             auth_expires: &rfc3339(self.listed.connection.expires_ms()),
         };
         frames.control(&Control::Ready(ready), Some(retry_ms));
         self.cursor.place_told();
-        if self.wants_snapshot && !self.has_position {
-            self.write_snapshot(frames);
-        }
     }
 
     fn retry_ms(&self) -> u64 {
@@ -294,8 +304,9 @@ impl Stream {
             .max(1)
     }
 
-    fn write_snapshot(&mut self, frames: &mut Frames) {
-        let snapshot = snapshot(&self.app.store, self.user);
+    async fn write_snapshot(&mut self, frames: &mut Frames) -> Result<(), StoreError> {
+        let snapshot = snapshot(&self.app.store, self.user).await?;
+        self.is_snapshot_due = false;
         self.cursor.skip_to(snapshot.position.seq);
         frames.control(
             &Control::Snapshot {
@@ -304,6 +315,7 @@ impl Stream {
             },
             None,
         );
+        Ok(())
     }
 
     fn closing(&self) -> Option<Closing> {
@@ -391,9 +403,7 @@ impl Stream {
             }
             Delivery::Reset(reset) => {
                 self.write_reset(frames, &reset);
-                if self.wants_snapshot {
-                    self.write_snapshot(frames);
-                }
+                self.is_snapshot_due = self.wants_snapshot;
             }
             Delivery::Live => frames.control(
                 &Control::Live {

@@ -156,7 +156,22 @@ pub fn intents() -> (Vec<u8>, Vec<u8>) {
     (vec![INTENT], vec![INTENT + 1])
 }
 
-/// A row of a feature: `kind` is the feature's own byte.
+/// One chunk of a value that is too long for one row. The first is `key` and two zero bytes.
+pub fn chunk(key: &[u8], number: u16) -> Vec<u8> {
+    let mut chunk = Vec::with_capacity(key.len() + 2);
+    chunk.extend_from_slice(key);
+    chunk.extend_from_slice(&number.to_be_bytes());
+    chunk
+}
+
+/// The end of all chunks of a key: one past the greatest number.
+pub fn chunks_end(key: &[u8]) -> Vec<u8> {
+    let mut end = chunk(key, u16::MAX);
+    end.push(0);
+    end
+}
+
+/// A row of a feature: `kind` is the feature's own byte, one of those listed in `features.rs`.
 pub fn state(kind: u8, name: &[u8]) -> Vec<u8> {
     let mut key = vec![STATE, kind];
     key.extend_from_slice(name);

@@ -3,17 +3,19 @@
 //! Promises: a command sees the store as all commands before it left it, also those of its own group; its events and
 //! its rows become one commit, or none of them does. It never waits for a reader or for the network.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::clock::UnixMs;
 use crate::event::{Event, Topic, UserId};
-use crate::id::UserNo;
+use crate::id::{Position, UserNo};
 use crate::store::engine::{BATCH_OPS_MAX, EngineError, Op};
 use crate::store::index;
 use crate::store::intent;
 use crate::store::keys;
 use crate::store::logs::{Head, View};
+use crate::store::long;
 use crate::store::record::{self, CHUNK_BYTES, Recipient};
 use crate::store::shared::{Shared, StoreError};
 use crate::store::topics::Topics;
@@ -137,8 +139,106 @@ impl Transaction<'_> {
         Ok(self.writer.shared.rows.get(key)?)
     }
 
+    /// Rows from `from` up to but not including `to`, in order, at most `count_max`, as this command and all before it
+    /// left them.
+    pub fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        count_max: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        let changes = self.changes(from, to);
+        // Each row that this group deletes may hide one that would have been found.
+        let stored_max = count_max.saturating_add(changes.len());
+        let mut rows = BTreeMap::new();
+        self.writer.shared.rows.scan(from, to, &mut |key, value| {
+            rows.insert(key.to_vec(), value.to_vec());
+            match rows.len() < stored_max {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })?;
+        for (key, value) in changes {
+            match value {
+                Some(value) => drop(rows.insert(key, value)),
+                None => drop(rows.remove(&key)),
+            }
+        }
+        Ok(rows.into_iter().take(count_max).collect())
+    }
+
+    /// The greatest key from `from` up to but not including `to`.
+    pub fn last_key(&self, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let changes = self.changes(from, to);
+        let mut end = to.to_vec();
+        let stored = loop {
+            match self.writer.shared.rows.last_key(from, &end)? {
+                Some(key) if changes.get(&key) == Some(&None) => end = key,
+                stored => break stored,
+            }
+        };
+        let changed = changes.into_iter().rev().find(|(_, value)| value.is_some());
+        Ok(stored.max(changed.map(|(key, _)| key)))
+    }
+
+    /// What this group and this command make of the rows of a range, that the engine does not have yet.
+    fn changes(&self, from: &[u8], to: &[u8]) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+        let is_meant = |key: &[u8]| from <= key && key < to;
+        let overlaid = self.writer.overlay.iter();
+        let mut changes: BTreeMap<_, _> = overlaid
+            .filter(|(key, _)| is_meant(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        for op in &self.staged.ops {
+            match op {
+                Op::Put(key, value) if is_meant(key) => {
+                    changes.insert(key.clone(), Some(value.clone()));
+                }
+                Op::Delete(key) if is_meant(key) => drop(changes.insert(key.clone(), None)),
+                _ => {}
+            }
+        }
+        changes
+    }
+
+    /// The value must not be longer than `VALUE_BYTES_MAX`; see `put_long`.
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.staged.ops.push(Op::Put(key, value));
+    }
+
+    /// Puts a value of any length, as chunks under `keys::chunk`, over whatever was there.
+    pub fn put_long(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.delete_long(key)?;
+        for (number, chunk) in (0u16..).zip(long::chunks(value)) {
+            self.put(keys::chunk(key, number), chunk);
+        }
+        Ok(())
+    }
+
+    pub fn get_long(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let rows = self.scan(&keys::chunk(key, 0), &keys::chunks_end(key), usize::MAX)?;
+        Ok(long::join(rows.iter().map(|(_, chunk)| chunk.as_slice())))
+    }
+
+    pub fn delete_long(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        let rows = self.scan(&keys::chunk(key, 0), &keys::chunks_end(key), usize::MAX)?;
+        for (key, _) in rows {
+            self.delete(key);
+        }
+        Ok(())
+    }
+
+    /// The newest position of the user's log, with what this command has appended so far.
+    pub fn position(&self, user: UserNo) -> Position {
+        let logs = &self.writer.shared.logs;
+        Position {
+            epoch: logs.view(user).epoch,
+            seq: logs.read(user, |head| head.assigned),
+        }
+    }
+
+    pub fn name(&self, user: UserNo) -> UserId {
+        self.writer.shared.logs.name(user)
     }
 
     pub fn delete(&mut self, key: Vec<u8>) {

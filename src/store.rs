@@ -45,7 +45,7 @@ use crate::store::mark::Mark;
 use crate::store::opening::{Directory, OpenError, Opening};
 use crate::store::read::{Filling, PageBounds, Read};
 use crate::store::ring::Ring;
-use crate::store::shared::{Shared, StoreError};
+use crate::store::shared::{Row, Shared, StoreError};
 use crate::store::space::Space;
 use crate::store::topics::Topics;
 use crate::store::transaction::{Transaction, Writer};
@@ -289,7 +289,7 @@ impl Store {
         from: Vec<u8>,
         to: Vec<u8>,
         count_max: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    ) -> Result<Vec<Row>, StoreError> {
         let found = self
             .with_rows(move |shared| {
                 let mut found = Vec::new();
@@ -408,7 +408,7 @@ impl Store {
     }
 
     /// All rows of one feature's kind: what follows the kind in the key, and the value.
-    pub async fn rows(&self, kind: u8) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub async fn rows(&self, kind: u8) -> Result<Vec<Row>, StoreError> {
         self.with_rows(move |shared| {
             let (from, to) = keys::states(kind);
             let mut found = Vec::new();

@@ -30,6 +30,9 @@ impl From<EngineError> for StoreError {
     }
 }
 
+/// Key and value of a row.
+pub type Row = (Vec<u8>, Vec<u8>);
+
 /// What committer and readers share.
 pub struct Shared {
     pub rows: Rows,

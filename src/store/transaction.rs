@@ -17,7 +17,7 @@ use crate::store::keys;
 use crate::store::logs::{Head, View};
 use crate::store::long;
 use crate::store::record::{self, CHUNK_BYTES, Recipient};
-use crate::store::shared::{Shared, StoreError};
+use crate::store::shared::{Row, Shared, StoreError};
 use crate::store::topics::Topics;
 
 /// The committer's own state: what the next command builds on.
@@ -141,12 +141,7 @@ impl Transaction<'_> {
 
     /// Rows from `from` up to but not including `to`, in order, at most `count_max`, as this command and all before it
     /// left them.
-    pub fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        count_max: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn scan(&self, from: &[u8], to: &[u8], count_max: usize) -> Result<Vec<Row>, StoreError> {
         let changes = self.changes(from, to);
         // Each row that this group deletes may hide one that would have been found.
         let stored_max = count_max.saturating_add(changes.len());

@@ -1,4 +1,4 @@
-//! Every route, and the order of what happens to a request before it reaches its handler.
+//! What happens to a request before it reaches its handler, in order; the routes themselves are in `routes`.
 //!
 //! Promises: a request has an id, its log line has no query and no token, a panic in a handler becomes a 500 that is
 //! counted, and every refusal is a problem object. What a route means is its handler's business.
@@ -7,6 +7,7 @@ pub mod body;
 pub mod caller;
 pub mod commands;
 pub mod connections;
+pub mod docs;
 pub mod error;
 pub mod events;
 pub mod handshake;
@@ -15,6 +16,7 @@ pub mod ops;
 pub mod pages;
 pub mod poll;
 pub mod publish;
+pub mod routes;
 pub mod session;
 pub mod socket;
 pub mod state;
@@ -31,7 +33,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, Method, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get, post, put};
+use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -46,34 +48,6 @@ const READ_ALIASES: [(&str, &str); 3] = [
     ("/api/v1/realtime/stream", "format=sse"),
     ("/api/v1/events/missed", "format=json&wait=0"),
 ];
-
-/// All routes of PROTOCOL.md that this version knows.
-fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/v1/events", get(events::read))
-        .route("/v1/ws", any(socket::socket))
-        .route("/ws", any(socket::socket))
-        .route("/v1/publish", post(publish::publish))
-        .route("/v1/users/{user}/notify", post(notify::notify))
-        .route("/v1/topics/{topic}/subscribers", get(topics::list))
-        .route(
-            "/v1/topics/{topic}/subscribers/{user}",
-            put(topics::subscribe).delete(topics::unsubscribe),
-        )
-        .route("/v1/ack", post(ops::ack))
-        .route("/v1/state", get(ops::state))
-        .route("/v1/session", post(session::create).delete(session::remove))
-        .route("/v1/session/refresh", post(session::refresh))
-        .route("/v1/tickets", post(session::ticket))
-        .route("/v1/admin/revoke", post(ops::revoke))
-        .route("/v1/admin/connections/{conn}", delete(ops::disconnect))
-        .route("/demo/login", post(session::demo_login))
-        .route("/healthz", get(ops::health))
-        .route("/readyz", get(ops::ready))
-        .route("/metrics", get(ops::metrics))
-        .route("/", get(pages::index))
-        .route("/static/{*path}", get(pages::file))
-}
 
 /// Paths of older documents lead to the same handler, with the query that they stood for.
 fn aliases(app: &Arc<App>) -> Router<Arc<App>> {
@@ -105,7 +79,7 @@ fn aliases(app: &Arc<App>) -> Router<Arc<App>> {
 
 /// The router: the outermost layer stands last.
 pub fn router(app: Arc<App>) -> Router {
-    routes()
+    routes::router()
         .merge(aliases(&app))
         .layer(DefaultBodyLimit::max(app.config.limits.body_bytes))
         .layer(CatchPanicLayer::custom(PanicCounter(Arc::clone(&app))))

@@ -12,6 +12,7 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 
 use crate::event::Invalid;
+use crate::http::docs::codes;
 use crate::limits::RetryAfter;
 use crate::publish::PublishError;
 use crate::store::shared::StoreError;
@@ -59,6 +60,10 @@ pub struct ItemError {
 
 impl Problem {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Problem {
+        debug_assert!(
+            codes::is_known(code, status.as_u16()),
+            "{code} with {status} stands in docs::codes"
+        );
         Problem(Box::new(Details {
             problem_type: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),

@@ -20,6 +20,7 @@ const HEADERS_ALLOWED: &[&str] = &[
     "allow",
     "cache-control",
     "connection",
+    "content-encoding",
     "content-length",
     "content-security-policy",
     "content-type",

@@ -18,6 +18,7 @@ mod auth;
 mod bad_cursors;
 mod bad_http;
 mod commands;
+mod described;
 mod draining;
 mod hostile;
 mod idempotency;

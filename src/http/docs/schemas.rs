@@ -1,0 +1,283 @@
+//! The shapes of bodies and answers, as the API's description tells them.
+//!
+//! Promises: words and types for people and generators of clients; the tests compare real answers with them. Nothing
+//! is parsed or written by these types: they are never made.
+
+#![expect(
+    dead_code,
+    reason = "read by the derive of ToSchema, never constructed"
+)]
+
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// A refusal (RFC 9457). `code` is stable, `message` says what is wrong and what to do.
+#[derive(ToSchema)]
+pub struct Problem {
+    r#type: String,
+    title: String,
+    status: u16,
+    code: String,
+    message: String,
+    request_id: String,
+    /// The faults of single items of a batch.
+    #[schema(required = false)]
+    errors: Vec<ItemError>,
+}
+
+#[derive(ToSchema)]
+pub struct ItemError {
+    /// Place of the item, from 0.
+    index: usize,
+    code: String,
+    message: String,
+}
+
+/// Who caused an event.
+#[derive(ToSchema)]
+pub struct Actor {
+    id: String,
+    #[schema(required = false)]
+    name: String,
+}
+
+/// One event of a log, the same JSON on every transport. Ephemeral ones have no seq and no cursor.
+#[derive(ToSchema)]
+pub struct Event {
+    v: u32,
+    /// The same for every recipient: de-duplicate by it.
+    id: String,
+    #[schema(required = false)]
+    seq: u64,
+    #[schema(required = false)]
+    cursor: String,
+    r#type: String,
+    /// RFC 3339, UTC, milliseconds.
+    time: String,
+    #[schema(required = false)]
+    topic: String,
+    #[schema(required = false)]
+    actor: Actor,
+    data: Value,
+    #[schema(required = false)]
+    ephemeral: bool,
+    #[schema(required = false)]
+    ttl_ms: u64,
+}
+
+/// One page of a log.
+#[derive(ToSchema)]
+pub struct EventPage {
+    events: Vec<Event>,
+    ephemeral: Vec<Event>,
+    /// Ask for what comes after it with `cursor=`.
+    cursor: String,
+    head: String,
+    /// There is more: ask again at once.
+    more: bool,
+    reset: Option<Reset>,
+    /// Wait this long before the next poll.
+    poll_after_ms: u64,
+}
+
+/// Events after the asked position are gone, or never were.
+#[derive(ToSchema)]
+pub struct Reset {
+    r#type: String,
+    /// trimmed, epoch, ahead or malformed.
+    reason: String,
+    requested: String,
+    earliest: u64,
+    head: String,
+    cursor: String,
+    state: String,
+}
+
+/// Who gets the event: one of the four.
+#[derive(ToSchema)]
+pub struct To {
+    #[schema(required = false)]
+    user: String,
+    #[schema(required = false)]
+    users: Vec<String>,
+    #[schema(required = false)]
+    topic: String,
+    #[schema(required = false)]
+    conversation: String,
+}
+
+/// One event to publish.
+#[derive(ToSchema)]
+pub struct Publish {
+    to: To,
+    r#type: String,
+    /// Any JSON value, at most limits.event_bytes; null when left out.
+    #[schema(required = false)]
+    data: Value,
+    /// Makes a repeat harmless: the same id with the same body is stored once.
+    #[schema(required = false)]
+    id: String,
+    #[schema(required = false)]
+    topic: String,
+    #[schema(required = false)]
+    actor: Actor,
+    /// To open connections only, never stored.
+    #[schema(required = false)]
+    ephemeral: bool,
+    /// Seconds after which an ephemeral event need not be told any more.
+    #[schema(required = false)]
+    ttl: f64,
+    /// Of ephemeral events with one key, and of gathered feed events, only the last is told.
+    #[schema(required = false)]
+    collapse_key: String,
+    /// A connection that is not told, since it caused the event.
+    #[schema(required = false)]
+    exclude_conn: String,
+}
+
+/// Up to 500 events; with `atomic` all or none.
+#[derive(ToSchema)]
+pub struct PublishBatch {
+    events: Vec<Publish>,
+    #[schema(required = false)]
+    atomic: bool,
+}
+
+#[derive(ToSchema)]
+pub struct Published {
+    id: String,
+    time: String,
+    recipients: u32,
+    duplicate: bool,
+    /// For one named user only.
+    #[schema(required = false)]
+    seq: u64,
+    #[schema(required = false)]
+    cursor: String,
+}
+
+/// One result for each item, in order: what was published, or `{"error":{status,code,message}}`.
+#[derive(ToSchema)]
+pub struct Results {
+    results: Vec<Value>,
+}
+
+#[derive(ToSchema)]
+pub struct Notify {
+    /// like, comment, follow, mention, announcement, or an application's own.
+    kind: String,
+    #[schema(required = false)]
+    title: String,
+    #[schema(required = false)]
+    body: String,
+    /// https://, http:// or a path.
+    #[schema(required = false)]
+    link: String,
+    #[schema(required = false)]
+    actor: Actor,
+    #[schema(required = false)]
+    data: Value,
+}
+
+#[derive(ToSchema)]
+pub struct Ack {
+    cursor: String,
+    #[schema(required = false)]
+    device: String,
+}
+
+#[derive(ToSchema)]
+pub struct Acked {
+    cursor: String,
+}
+
+#[derive(ToSchema)]
+pub struct Subscribers {
+    topic: String,
+    subscribers: Vec<String>,
+    /// `after` of the next page; null on the last.
+    next: Option<String>,
+}
+
+/// How much the user has not seen.
+#[derive(ToSchema)]
+pub struct Badge {
+    notifications: u64,
+    messages: u64,
+    conversations: u64,
+}
+
+/// Everything that a client shows, and the cursor from which it goes on.
+#[derive(ToSchema)]
+pub struct State {
+    user: String,
+    cursor: String,
+    badge: Badge,
+    conversations: Vec<Value>,
+    notifications: Vec<Value>,
+    presence: Value,
+    preferences: Value,
+}
+
+#[derive(ToSchema)]
+pub struct Session {
+    user: String,
+    expires: String,
+}
+
+#[derive(ToSchema)]
+pub struct Refresh {
+    conn: String,
+}
+
+#[derive(ToSchema)]
+pub struct Refreshed {
+    conn: String,
+    auth_expires: String,
+}
+
+#[derive(ToSchema)]
+pub struct Ticket {
+    ticket: String,
+    /// Seconds within which it must be used first.
+    expires_in: u64,
+}
+
+#[derive(ToSchema)]
+pub struct Login {
+    user: String,
+}
+
+#[derive(ToSchema)]
+pub struct LoggedIn {
+    token: String,
+    user: String,
+    expires: String,
+}
+
+/// Either the user's tokens issued up to a moment, or one token.
+#[derive(ToSchema)]
+pub struct Revoke {
+    #[schema(required = false)]
+    user: String,
+    #[schema(required = false)]
+    jti: String,
+    /// RFC 3339, or Unix seconds or milliseconds; now when left out.
+    #[schema(required = false)]
+    issued_before: Value,
+}
+
+#[derive(ToSchema)]
+pub struct Health {
+    status: String,
+    version: String,
+}
+
+#[derive(ToSchema)]
+pub struct Ready {
+    status: String,
+}
+
+/// Plain text.
+#[derive(ToSchema)]
+pub struct Text(String);

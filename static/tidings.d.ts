@@ -59,7 +59,7 @@ export interface Timing {
   backoff_ms: number;
   /** The back-off's ceiling. 30000. */
   backoff_max_ms: number;
-  /** A transport that has not said `ready` after this long does not work here. 8000. */
+  /** A transport that has not said `ready` after this long does not work here. 6000. */
   ready_ms: number;
   /** A connection is silent too long after the server's ping time twice and this. 4000. */
   ping_slack_ms: number;
@@ -83,8 +83,8 @@ export type StatusName = 'connecting' | 'connected' | 'reconnecting' | 'offline'
 
 /**
  * Reasons, by status: connecting `start`; connected `ready`; reconnecting `network`, `ended`, `no_ready`, `silent`, `gap`,
- * `limited`, `server`, `expired`, or what the server's `bye` says (`drain`, …); offline `offline`; stopped `not_started`,
- * `disconnected`, `revoked`, `unauthorized`, `forbidden`, `refused`.
+ * `limited`, `server`, `expired`, `takeover`, or what the server's `bye` says (`drain`, …); offline `offline`; stopped `not_started`,
+ * `disconnected`, `hidden` (the page is kept by the browser), `revoked`, `unauthorized`, `forbidden`, `refused`.
  */
 export interface Status {
   status: StatusName;
@@ -138,7 +138,10 @@ export interface Tidings {
   state(): Promise<State>;
   /** Messages and commands that the server has not confirmed yet, oldest first. */
   readonly queued: readonly QueuedCommand[];
+  /** Whether any tab of this browser with this user is being looked at. */
+  watched(): Promise<boolean>;
   debug(on: boolean): void;
+  readonly environment: Environment;
 }
 
 export interface SendOptions {
@@ -231,6 +234,7 @@ export interface SystemEvents {
   'sys.status': Status;
   /** The state that replaces what was shown before: at the start, and after a gap. */
   'sys.state': { reason: 'start' | 'gap'; state: State };
+  /** This and `sys.live`, `sys.reset`: only in the tab that holds the connection. */
   'sys.ready': { user: string; conn: string; cursor: string; head: string; ping_ms: number; badge: Badge; auth_expires: string };
   'sys.live': { cursor: string };
   'sys.reset': { reason: string; requested: string; earliest: number; head: string };

@@ -110,7 +110,8 @@ export function createConnection(parts) {
       keepWatch();
     } else if (frame.type === 'sys.bye') current.bye = String(frame.reason);
     else if (frame.type === 'sys.refused') return ended({ kind: 'limited', reason: String(frame.code ?? 'limited') });
-    else if (current.ready_at !== null) fitness.works(current.name);
+    // What comes in one breath with `ready` does not show that the way stays open.
+    else if (current.ready_at !== null && env.now() - current.ready_at >= timing.stable_ms) fitness.works(current.name);
     parts.hear(frame);
     if (mine !== turn || current === null) return;
     if (frame.type === 'sys.ready') set({ status: 'connected', reason: 'ready', transport: current.name, live: false });
@@ -184,7 +185,7 @@ export function createConnection(parts) {
     // The user, or only this token: a request without a transport's ambiguity is told which.
     if (was?.bye === 'revoked') return void look(null, 'revoked');
     if (was?.ready_at === null) failures += 1;
-    if (failures >= FAILURES_TRIED && was?.name !== 'poll') return void look(was, 'network');
+    if (failures >= FAILURES_TRIED && was?.name !== 'poll' && env.online()) return void look(was, 'network');
     schedule(was?.bye ?? end.reason ?? 'network');
   }
 

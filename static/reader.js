@@ -350,12 +350,12 @@ export function createReader(parts) {
       run += 1;
       isFilling = false;
       cursorKey = storage_key;
-      preloaded = state;
       const kept = storage_key === null || place.cursor() !== null ? null : env.storage?.getItem(storage_key);
       if (kept) {
         place.set(kept);
         if (place.cursor() !== null) wish = null;
       }
+      preloaded = wish === 'start' ? state : null;
       if (group === null || env.locks === undefined || env.BroadcastChannel === undefined) {
         role = 'alone';
         return connection.start('connecting', 'start');

@@ -45,6 +45,8 @@ export function createConnection(parts) {
   let asked_ms = 0;
   let notBefore = 0;
   let heard_at = 0;
+  /** In a row, without being caught up in between. */
+  let gaps = 0;
   let ping_ms = PING_MS;
   /** @type {unknown} */
   let timer = null;
@@ -119,6 +121,7 @@ export function createConnection(parts) {
   }
 
   function caughtUp() {
+    gaps = 0;
     set({ live: true });
     // Polling is the last resort: between two pages a better way is tried when its time has come.
     if (current?.name === 'poll' && fitness.choose() !== 'poll') go();
@@ -308,9 +311,12 @@ export function createConnection(parts) {
       go();
     },
     stop,
-    /** Again from the tab's place, at once: a gap. */
+    /** Again from the tab's place: a gap. At once, unless it comes again and again. */
     again(/** @type {string} */ reason) {
       if (!isWanted) return;
+      gaps += 1;
+      leave();
+      if (gaps > 1) return schedule(reason);
       set({ status: 'reconnecting', reason, live: false });
       go();
     },

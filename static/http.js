@@ -5,38 +5,40 @@
 import { TidingsError } from './error.js';
 import { retryAfter } from './transports/wire.js';
 
+const KEPT_ALIVE_CHARS = 16_000;
+
 /**
  * @param {{ env: import('./tidings.js').Environment, url: string, access: import('./internal.js').Access, timing: import('./tidings.js').Timing }} parts
  * @returns {import('./internal.js').Http}
  */
 export function createHttp({ env, url, access, timing }) {
   /** @type {import('./internal.js').Http} */
-  async function request(method, path, body, options = {}) {
+  async function request(method, path, body) {
     const used = access.token();
-    const response = await answer(method, path, body, options);
+    const response = await answer(method, path, body);
     const isAgain = response.status === 401 && (await access.renew('refused', used));
-    return result(isAgain ? await answer(method, path, body, options) : response);
+    return result(isAgain ? await answer(method, path, body) : response);
   }
 
   /**
    * @param {string} method
    * @param {string} path
    * @param {unknown} body
-   * @param {{ is_kept_alive?: boolean }} options
    */
-  async function answer(method, path, body, { is_kept_alive = false }) {
+  async function answer(method, path, body) {
     const abort = new AbortController();
     const timer = env.setTimeout(() => abort.abort(), timing.request_ms);
     try {
       const { headers, credentials } = await access.request();
-      const isJson = body !== undefined;
+      const text = body === undefined ? undefined : JSON.stringify(body);
       const response = await env.fetch(`${url}${path}`, {
         method,
-        headers: isJson ? { ...headers, 'Content-Type': 'application/json' } : headers,
-        body: isJson ? JSON.stringify(body) : undefined,
+        headers: text === undefined ? headers : { ...headers, 'Content-Type': 'application/json' },
+        body: text,
         credentials,
         cache: 'no-store',
-        keepalive: is_kept_alive,
+        // What was written last still leaves when the page is closed; browsers bound what may.
+        keepalive: text !== undefined && text.length < KEPT_ALIVE_CHARS,
         signal: abort.signal,
       });
       // The time-out covers the body too.

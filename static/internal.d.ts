@@ -72,7 +72,7 @@ export interface Access {
   is_ticket_only: boolean;
 }
 
-export type Http = (method: string, path: string, body?: unknown, options?: { is_kept_alive?: boolean }) => Promise<any>;
+export type Http = (method: string, path: string, body?: unknown) => Promise<any>;
 
 export interface Command {
   op: string;

@@ -1,6 +1,7 @@
 // @ts-check
 // What the HTTP transports share: the address with its query, frames out of server-sent events, and what a refusal means.
 // Promises: a frame that is not a JSON object with a type is dropped, never thrown; a status is judged in one place.
+// It opens nothing and keeps nothing.
 
 /** @typedef {import('../internal.js').Ended} Ended */
 /** @typedef {import('../internal.js').Frame} Frame */

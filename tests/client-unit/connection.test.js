@@ -245,6 +245,19 @@ test('a gap: reset, then the state before anything that follows it, then on from
   }
 });
 
+test('a server that says reset again and again is asked less and less often', async () => {
+  const world = createWorld();
+  const { clock, server } = world;
+  const made = await world.connected();
+  server.earliest = 1000;
+  server.cut();
+  await clock.pass(300_000);
+  assert.ok(made.heard.states.length < 40, `${made.heard.states.length} states in five minutes`);
+  server.earliest = 1;
+  await clock.pass(40_000);
+  assert.equal(made.tidings.status.live, true);
+});
+
 test('a log that began anew: the state replaces everything, and its first events are not taken for old ones', async () => {
   const world = createWorld();
   const { clock, server } = world;

@@ -38,7 +38,7 @@ export function createServer(clock) {
       for (const reader of [...server.readers]) reader.send({ v: 1, type, ephemeral: true, data, ...more });
     },
     /** Trims everything before `seq`. */
-    trim: (seq) => (server.earliest = seq),
+    trim: (seq) => (server.earliest = Math.min(seq, server.log.length + 1)),
     say: (frame, retry_ms) => [...server.readers].forEach((reader) => reader.send(frame, retry_ms)),
     /** Cuts every open stream, with or without a word. */
     cut: (how) => [...server.readers].forEach((reader) => reader.end(how)),

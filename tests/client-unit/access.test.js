@@ -93,6 +93,14 @@ test('a token source that fails is asked again later; one that gives null is not
   assert.equal(none.tidings.status.reason, 'unauthorized');
 });
 
+test('a source whose tokens are all refused is asked once more, not for ever', async () => {
+  const world = createWorld();
+  let asked = 0;
+  const made = await world.connected({ token: () => `bad${(asked += 1)}`, start: 'now' });
+  await world.clock.pass(60_000);
+  assert.deepEqual([made.tidings.status.reason, asked], ['unauthorized', 2]);
+});
+
 test('a token is asked for once, however many ask at a time', async () => {
   const world = createWorld();
   const { reasons, source } = tokens(world.server);

@@ -85,6 +85,8 @@ test('react: everything ends with the component, and two components share one vi
   const Page = () => element('p', null, element(Part), element(Part));
   const page = await rendered(world, Page);
   assert.equal(server.requests.filter(({ path }) => path === '/v1/conversations/c1/messages').length, 1);
+  await page.during(() => void server.publish('message.new', { id: 'm1', conversation_id: 'c1', n: 1, sender: 'bob', content: 'x' }));
+  await page.during(() => clock.pass(20_000));
   const renders = page.text();
   await act(async () => {
     page.root.unmount();

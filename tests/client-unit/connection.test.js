@@ -282,6 +282,7 @@ test('an event that the server sends again is told once, by its position and by 
   server.say(event);
   server.say({ ...event, seq: 2, cursor: 'abcdef-2' });
   server.say({ ...event, id: 'other', seq: 1, cursor: 'abcdef-1' });
+  server.say({ ...event, id: 'another', seq: 2, cursor: 'abcdef-2' });
   await clock.settle();
   assert.deepEqual(made.seqs(), [1]);
 });

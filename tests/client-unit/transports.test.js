@@ -67,6 +67,19 @@ test('from polling it goes back to something better when its time has come, or w
   assert.deepEqual(made.seqs(), [1, 2]);
 });
 
+test('from polling it goes back at the next page when the browser says that the network is another', async () => {
+  const world = createWorld();
+  const { clock, server } = world;
+  Object.assign(server.faults, { holdsStreams: true, blocksSockets: true });
+  const made = await world.connected();
+  await clock.pass(6_000);
+  assert.equal(made.tidings.status.transport, 'poll');
+  Object.assign(server.faults, { holdsStreams: false, blocksSockets: false });
+  made.tab.fire('online');
+  await clock.pass(25_000);
+  assert.equal(made.tidings.status.transport, 'sse');
+});
+
 test('a transport that failed again is left alone for twice as long', async () => {
   const world = createWorld();
   const { clock, server } = world;

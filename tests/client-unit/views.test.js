@@ -38,12 +38,13 @@ test('a conversation: the newest page, older ones on demand, new ones as they co
 test('a conversation: what arrives while the first page is on its way is neither lost nor doubled', async () => {
   const world = createWorld();
   const { clock, server } = world;
-  write(server, 3);
+  write(server, 60);
   const { tidings } = await world.connected();
-  const view = conversationView(tidings, 'c1');
+  const view = conversationView(tidings, 'c1', { limit: 5 });
   write(server, 2);
   await clock.settle();
-  assert.deepEqual(numbers(view), [1, 2, 3, 4, 5]);
+  assert.deepEqual(numbers(view), [58, 59, 60, 61, 62]);
+  assert.equal(view.get().has_older, true);
 });
 
 test('a conversation: a hole between what is shown and what arrives is filled', async () => {
@@ -101,6 +102,8 @@ test('a conversation: ticks go forward only, whatever order they come in', async
   const { clock, server } = world;
   write(server, 3, 'alice');
   write(server, 1, 'bob');
+  write(server, 1, 'alice');
+  server.messages.at(-1).status = 'read';
   const { tidings } = await world.connected();
   const view = conversationView(tidings, 'c1');
   await clock.settle();
@@ -110,14 +113,15 @@ test('a conversation: ticks go forward only, whatever order they come in', async
     await clock.settle();
     return ticks();
   };
-  assert.equal(await tell('message.delivered', 2), 'delivered delivered sent sent');
-  assert.equal(await tell('message.read', 1), 'read delivered sent sent');
-  assert.equal(await tell('message.delivered', 1), 'read delivered sent sent');
-  assert.equal(await tell('message.read', 3), 'read read read sent');
+  assert.equal(await tell('message.delivered', 2), 'delivered delivered sent sent read');
+  assert.equal(await tell('message.read', 1), 'read delivered sent sent read');
+  assert.equal(await tell('message.delivered', 1), 'read delivered sent sent read');
+  assert.equal(await tell('message.read', 3), 'read read read sent read');
+  assert.equal(await tell('message.delivered', 5), 'read read read sent read');
   server.publish('message.read', { conversation_id: 'c2', upto: 9, by: 'bob' });
   server.publish('message.deleted', { conversation_id: 'c1', id: 'c1-2' });
   await clock.settle();
-  assert.deepEqual(view.get().messages.map(({ content, deleted }) => [content, deleted === true]), [['text 1', false], ['', true], ['text 3', false], ['text 4', false]]);
+  assert.deepEqual(view.get().messages.map(({ content, deleted }) => [content, deleted === true]), [['text 1', false], ['', true], ['text 3', false], ['text 4', false], ['text 5', false]]);
 });
 
 test('a conversation: a page that could not be loaded is loaded when connected again; read marks all that is shown', async () => {

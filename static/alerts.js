@@ -1,6 +1,6 @@
 // @ts-check
 // Desktop notifications and sounds: one for the browser, not one for each tab.
-// Promises: only the tab that holds the connection speaks, and only of what is new; nothing pops up while a tab is looked
+// Promises: only the tab that holds the connection speaks, and only of what is fresh; nothing pops up while a tab is looked
 // at; each event is claimed in storage, so that a change of the leading tab repeats nothing; a link other than http or
 // https is not followed; texts stay texts.
 
@@ -18,8 +18,7 @@ export const createAlerts = (tidings, options = {}) => {
 
   /** @param {any} event */
   async function heard(event) {
-    const { role, live } = tidings.status;
-    if (role === 'follower' || !live || env.now() - Date.parse(event.time ?? '') > FRESH_MS) return;
+    if (tidings.status.role === 'follower' || env.now() - Date.parse(event.time ?? '') > FRESH_MS) return;
     const alert = describe(event, tidings);
     if (alert === null || !claim(event.id)) return;
     if (sound) options.play?.(event);

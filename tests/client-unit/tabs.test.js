@@ -178,6 +178,7 @@ test('a leading tab that is only quiet keeps the lead', async () => {
   server.cut();
   await clock.pass(600_000);
   assert.deepEqual(roles(tabs), ['leader', 'follower']);
+  assert.ok(tabs.every(({ names }) => !names().join().includes('takeover')));
 });
 
 test('a leading tab whose token is refused gives the lead away; when all are refused, all stop', async () => {

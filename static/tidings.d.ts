@@ -209,16 +209,16 @@ export interface TidingsEvent<Type extends string = string, Data = unknown> {
 export interface Events {
   'message.new': Message;
   'message.deleted': { id: string; conversation_id: string; n?: number };
-  'message.delivered': { conversation_id: string; upto: number; by: string };
-  'message.read': { conversation_id: string; upto: number; by: string };
+  'message.delivered': Receipt;
+  'message.read': Receipt;
   'conversation.new': Conversation;
   'conversation.updated': Conversation;
-  'conversation.joined': { conversation_id: string; user: string };
+  'conversation.joined': { conversation_id: string; user: string; conversation?: Conversation };
   'conversation.left': { conversation_id: string; user: string };
   'conversation.read': { conversation_id: string; upto: number; unread: number };
   'notification.new': Notification;
-  'notification.read': { ids?: string[]; all?: boolean };
-  'notification.digest': { kind: string; count: number; ids: string[]; actors: Actor[] };
+  'notification.read': { ids?: string[]; all?: unknown; unread?: number };
+  'notification.digest': { kind: string; count: number; ids: string[]; actors: Actor[]; unread?: number };
   'typing.start': { conversation_id: string; user: string };
   'typing.stop': { conversation_id: string; user: string };
   'presence.changed': Presence;
@@ -270,10 +270,22 @@ export interface Message {
   read_by?: number;
 }
 
+/** In a large group nobody is named: then there are counts instead of `by`. */
+export interface Receipt {
+  conversation_id: string;
+  upto: number;
+  by?: string;
+  delivered_to?: number;
+  read_by?: number | null;
+}
+
 export interface Conversation {
   id: string;
   name?: string | null;
+  /** Two members and no name. */
+  direct?: boolean;
   members: string[];
+  member_count?: number;
   unread?: number;
   last_message?: Message | null;
   [field: string]: unknown;

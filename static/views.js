@@ -6,6 +6,8 @@
 
 const PAGE = 50;
 const TYPING_MS = 5_000;
+/** A group's counts are told by the history alone: after a receipt it is asked, at most this often. */
+const COUNTS_MS = 1_000;
 /** @type {Record<string, number>} */
 const RANKS = { failed: 0, queued: 1, sent: 2, delivered: 3, read: 4 };
 
@@ -130,6 +132,8 @@ export const conversationView = (tidings, conversation, { limit = PAGE } = {}) =
   /** @type {Record<string, number>} */
   let delivered = {};
   let isClosed = false;
+  /** @type {unknown} */
+  let countsTimer = null;
   let isLoading = false;
   let wantsReload = false;
   let hasOlder = false;
@@ -153,17 +157,21 @@ export const conversationView = (tidings, conversation, { limit = PAGE } = {}) =
   /** A tick never goes back, whether page or event came first. @param {Message} message @returns {Message} */
   function marked(message) {
     const { n, sender, status } = message;
-    if (sender !== tidings.user || n === null || status === undefined) return message;
-    const reached = (/** @type {Record<string, number>} */ marks) => Object.values(marks).filter((upto) => upto >= n).length;
-    const [readBy, deliveredTo] = [reached(read), reached(delivered)];
-    const told = readBy > 0 ? 'read' : deliveredTo > 0 ? 'delivered' : status;
-    const best = RANKS[told] > RANKS[status] ? /** @type {Message['status']} */ (told) : status;
-    const isGroup = message.read_by !== undefined || message.delivered_to !== undefined;
-    if (!isGroup) return best === status ? message : { ...message, status: best };
-    return {
-      ...message, status: best,
-      read_by: Math.max(message.read_by ?? 0, readBy), delivered_to: Math.max(message.delivered_to ?? 0, readBy, deliveredTo),
-    };
+    if (sender !== tidings.user || n === null || status === undefined || isGroup(message)) return message;
+    const isReached = (/** @type {Record<string, number>} */ marks) => Object.values(marks).some((upto) => upto >= n);
+    const told = isReached(read) ? 'read' : isReached(delivered) ? 'delivered' : status;
+    return RANKS[told] > RANKS[status] ? { ...message, status: /** @type {Message['status']} */ (told) } : message;
+  }
+
+  const isGroup = (/** @type {Message} */ message) => message.delivered_to !== undefined;
+
+  /** In a group a message is read when everyone has read it, which only the server can tell. */
+  function countSoon() {
+    if (countsTimer !== null || isClosed || ![...stored.values()].some(isGroup)) return;
+    countsTimer = tidings.environment.setTimeout(() => {
+      countsTimer = null;
+      void reload();
+    }, COUNTS_MS);
   }
 
   /** @param {Message} message */
@@ -173,11 +181,12 @@ export const conversationView = (tidings, conversation, { limit = PAGE } = {}) =
     stored.set(message.n, { status: 'sent', ...stored.get(message.n), ...message });
   }
 
-  /** @param {Record<string, number | undefined>} query @returns {Promise<Message[]>} */
+  /** @param {Record<string, number | undefined>} query @returns {Promise<{ messages: Message[], more: boolean }>} oldest first */
   async function page(query) {
     const pairs = Object.entries({ ...query, limit }).filter(([, value]) => value !== undefined);
     const answer = /** @type {any} */ (await tidings.request('GET', `${path}?${new URLSearchParams(pairs.map(([name, value]) => [name, String(value)]))}`));
-    return answer.messages ?? answer;
+    const messages = [...answer.messages].sort((a, b) => a.n - b.n);
+    return { messages, more: answer.more ?? Number(messages[0]?.n ?? 1) > 1 };
   }
 
   /** One page at a time; what arrives meanwhile is put in after it. @param {() => Promise<void>} load */
@@ -209,15 +218,23 @@ export const conversationView = (tidings, conversation, { limit = PAGE } = {}) =
       return Promise.resolve();
     }
     return loading(async () => {
-      const messages = await page({});
-      const from = Math.min(Infinity, ...messages.map(({ n }) => Number(n)));
+      const { messages, more } = await page({});
+      const from = Number(messages[0]?.n ?? Infinity);
       const isJoined = stored.size > 0 && from <= newest() + 1;
       if (!isJoined) {
         stored = new Map();
-        hasOlder = messages.length > 0 && from > 1;
+        hasOlder = more;
       }
       messages.forEach(put);
     });
+  }
+
+  async function fillHole() {
+    const before = newest();
+    const { messages } = await page({ after: before });
+    for (const message of messages) if (Number(message.n) <= newest() + 1) put(message);
+    // What is missing is not there any more: what is left of it is shown anew.
+    if (newest() === before) wantsReload = true;
   }
 
   /** @param {Message} message */
@@ -226,14 +243,14 @@ export const conversationView = (tidings, conversation, { limit = PAGE } = {}) =
     const n = Number(message.n);
     if (stored.size > 0 && n > newest() + 1) {
       early.push(message);
-      return void loading(async () => (await page({ after: newest() })).forEach((missing) => Number(missing.n) === newest() + 1 && put(missing)));
+      return void loading(fillHole);
     }
     if (stored.size === 0 || n >= oldest()) put(message);
     show();
   }
 
-  /** @param {Record<string, number>} marks @param {{ by: string, upto: number }} data */
-  const raised = (marks, { by, upto }) => ({ ...marks, [by]: Math.max(marks[by] ?? 0, upto) });
+  /** @param {Record<string, number>} marks @param {{ by?: string, upto: number }} data */
+  const raised = (marks, { by, upto }) => (by === undefined ? marks : { ...marks, [by]: Math.max(marks[by] ?? 0, upto) });
 
   const offs = [
     tidings.on('message.new', ({ data }) => data.conversation_id === conversation && arrived(data)),
@@ -246,11 +263,13 @@ export const conversationView = (tidings, conversation, { limit = PAGE } = {}) =
     tidings.on('message.delivered', ({ data }) => {
       if (data.conversation_id !== conversation) return;
       delivered = raised(delivered, data);
+      countSoon();
       show();
     }),
     tidings.on('message.read', ({ data }) => {
       if (data.conversation_id !== conversation) return;
       read = raised(read, data);
+      countSoon();
       show();
     }),
     tidings.on('sys.outgoing', ({ data: { op, status, message } }) => {
@@ -271,13 +290,14 @@ export const conversationView = (tidings, conversation, { limit = PAGE } = {}) =
     close() {
       isClosed = true;
       offs.forEach((off) => off());
+      tidings.environment.clearTimeout(countsTimer);
       typing.close();
     },
     older: () => loading(async () => {
       if (!hasOlder) return;
-      const messages = await page({ before: oldest() });
+      const { messages, more } = await page({ before: oldest() });
       messages.forEach(put);
-      hasOlder = messages.length > 0 && oldest() > 1;
+      hasOlder = messages.length > 0 && more;
     }),
     send: (content, options) => tidings.send(conversation, content, options),
     typing: (state) => tidings.typing(conversation, state),

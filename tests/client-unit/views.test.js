@@ -124,6 +124,28 @@ test('a conversation: ticks go forward only, whatever order they come in', async
   assert.deepEqual(view.get().messages.map(({ content, deleted }) => [content, deleted === true]), [['text 1', false], ['', true], ['text 3', false], ['text 4', false], ['text 5', false]]);
 });
 
+test('a conversation: in a group the ticks and counts are those of the server, asked for after a receipt', async () => {
+  const world = createWorld();
+  const { clock, server } = world;
+  write(server, 2, 'alice');
+  const count = (n, status, delivered_to, read_by) => Object.assign(server.messages[n - 1], { status, delivered_to, read_by });
+  count(1, 'delivered', 3, 1);
+  count(2, 'sent', 1, 0);
+  const { tidings } = await world.connected();
+  const view = conversationView(tidings, 'c1');
+  await clock.settle();
+  const shown = () => view.get().messages.map(({ status, delivered_to, read_by }) => `${status} ${delivered_to} ${read_by}`).join(', ');
+  server.requests.length = 0;
+  count(1, 'delivered', 3, 2);
+  for (const by of ['bob', 'carol']) server.publish('message.read', { conversation_id: 'c1', upto: 2, by });
+  server.signal('message.delivered', { conversation_id: 'c1', upto: 2, delivered_to: 3, read_by: 0 });
+  await clock.settle();
+  assert.equal(shown(), 'delivered 3 1, sent 1 0', 'one reader is not everyone');
+  await clock.pass(1_000);
+  assert.equal(shown(), 'delivered 3 2, sent 1 0');
+  assert.equal(server.requests.length, 1);
+});
+
 test('a conversation: a page that could not be loaded is loaded when connected again; read marks all that is shown', async () => {
   const world = createWorld();
   const { clock, server } = world;

@@ -135,7 +135,8 @@ export const useConversation = (conversation, options) => {
 /** @type {typeof import('./react.js').usePresence} */
 export const usePresence = (user) => {
   const { value } = useView('presence', /** @type {Readonly<Record<string, import('./tidings.js').Presence>>} */ (NOBODY), presenceView);
-  return value[user] ?? null;
+  // A user may be called `constructor`.
+  return Object.hasOwn(value, user) ? value[user] : null;
 };
 
 /** @type {typeof import('./react.js').useTyping} */

@@ -250,7 +250,7 @@ export const conversationView = (tidings, conversation, { limit = PAGE } = {}) =
   }
 
   /** @param {Record<string, number>} marks @param {{ by?: string, upto: number }} data */
-  const raised = (marks, { by, upto }) => (by === undefined ? marks : { ...marks, [by]: Math.max(marks[by] ?? 0, upto) });
+  const raised = (marks, { by, upto }) => (by === undefined ? marks : { ...marks, [by]: Math.max(Object.hasOwn(marks, by) ? marks[by] : 0, upto) });
 
   const offs = [
     tidings.on('message.new', ({ data }) => data.conversation_id === conversation && arrived(data)),

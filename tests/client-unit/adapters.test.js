@@ -60,6 +60,35 @@ test('react: every hook shows what is and what changes', async () => {
   assert.equal(shown().status, 'reconnecting');
 });
 
+// Texts that would run if anything on the way took them for markup, an address or code.
+const PAYLOADS = [
+  HOSTILE, '<script>window.__pwned=1</script>', '"><svg onload=window.__pwned=1>', "';window.__pwned=1;//", 'javascript:window.__pwned=1',
+  '<a href="javascript:window.__pwned=1">x</a>', '<iframe srcdoc="<script>parent.__pwned=1</script>">', '{{constructor.constructor("window.__pwned=1")()}}',
+  '${window.__pwned=1}', '<math><mtext></p><style><img src=x onerror=window.__pwned=1>', '\u003cimg src=x onerror=window.__pwned=1\u003e', '&lt;img src=x onerror=window.__pwned=1&gt;',
+  '__proto__', 'constructor', '<!--><img src=x onerror=window.__pwned=1>', '\u202Eevil', '<img src=x onerror=window.__pwned=1//', 'data:text/html,<script>window.__pwned=1</script>',
+];
+
+test('react: hostile names, messages and presence come out as the text that they are', async () => {
+  const world = createWorld();
+  const { server } = world;
+  function Page() {
+    const { messages, typing } = useConversation('c1');
+    return element('p', null, JSON.stringify([messages.map(({ content, sender }) => [content, sender]), typing, PAYLOADS.map((user) => usePresence(user)?.activity ?? null)]));
+  }
+  const page = await rendered(world, Page);
+  assert.deepEqual(JSON.parse(page.root.toJSON().children[0])[2], PAYLOADS.map(() => null), 'nobody is there by nature');
+  await page.during(() => PAYLOADS.forEach((payload, at) => {
+    server.publish('message.new', { id: payload, conversation_id: 'c1', n: at + 1, sender: payload, content: payload });
+    server.signal('typing.start', {}, { topic: 'conversation:c1', actor: { id: `${payload}!`, name: payload } });
+    server.signal('presence.changed', { user: payload, status: 'online', activity: payload });
+  }));
+  const [messages, typing, activities] = JSON.parse(page.root.toJSON().children[0]);
+  assert.deepEqual(messages, PAYLOADS.map((payload) => [payload, payload]));
+  assert.deepEqual(typing, PAYLOADS.map((payload) => `${payload}!`));
+  assert.deepEqual(activities.filter((text) => text !== null), PAYLOADS);
+  assert.equal({}.status, undefined);
+});
+
 test('react: sends, marks read, loads older; the actions stay the same functions', async () => {
   const world = createWorld();
   const { server } = world;

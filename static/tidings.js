@@ -41,6 +41,8 @@ export const createTidings = (options = {}) => {
   let unlisten = [];
   let isWanted = false;
   let isHidden = false;
+  /** Beginning takes its time; only the last one counts. */
+  let begun = 0;
   /** @type {unknown} */
   let retry = null;
 
@@ -130,6 +132,8 @@ export const createTidings = (options = {}) => {
   }
 
   async function begin() {
+    begun += 1;
+    const mine = begun;
     const isShared = options.tabs !== false || options.persist === true;
     /** @type {any} */
     let state = null;
@@ -142,13 +146,13 @@ export const createTidings = (options = {}) => {
     } catch (error) {
       log('who is signed in is not known yet', error);
       const { status, code } = /** @type {any} */ (error);
-      if (isWanted && (status === 0 || code === 'token_failed')) {
+      if (isWanted && mine === begun && (status === 0 || code === 'token_failed')) {
         retry = env.setTimeout(begin, timing.backoff_ms * (0.5 + env.random() * 2));
         return;
       }
       // Refused: the connection finds out in its own way and says so.
     }
-    if (!isWanted) return;
+    if (!isWanted || mine !== begun) return;
     const user = access.user() ?? reader.user() ?? state?.user ?? null;
     const name = user === null ? null : JSON.stringify([1, url, user, options.types ?? [], options.topics ?? []]);
     if (options.persist === true && name !== null) outbox.restore(`tidings.outbox:${name}`);

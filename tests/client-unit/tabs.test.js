@@ -202,6 +202,20 @@ test('a leading tab whose token is refused gives the lead away; when all are ref
   assert.equal(third.tidings.status.reason, 'unauthorized');
 });
 
+test('connected, disconnected and connected again in one breath, a tab joins once', async () => {
+  const world = createWorld();
+  const made = world.client({ ...shared, token: async () => 't1' });
+  made.tidings.connect();
+  made.tidings.disconnect();
+  made.tidings.connect();
+  made.tidings.disconnect();
+  made.tidings.connect();
+  await world.clock.settle();
+  assert.deepEqual([made.tidings.status.role, made.tidings.status.status], ['leader', 'connected']);
+  assert.deepEqual([...world.browser.channels.values()].map(({ size }) => size), [1]);
+  assert.equal(world.server.readers.size, 1);
+});
+
 test('tabs of different users, or with different filters, share nothing', async () => {
   const world = createWorld();
   world.server.tokens.set('b1', 'bob');

@@ -18,7 +18,9 @@ export const TidingsError = class TidingsError extends Error {
 };
 
 /** Codes of sockets, which have no status, that stand for a passing trouble. */
-const PASSING_CODES = new Set(['rate_limited', 'draining', 'server_full', 'too_many_connections', 'internal', 'unavailable']);
+const PASSING_CODES = new Set([
+  'rate_limited', 'draining', 'server_full', 'too_many_connections', 'internal_error', 'store_failed', 'disk_full', 'unauthorized',
+]);
 
 /** @param {any} error */
 export const isPassing = (error) =>

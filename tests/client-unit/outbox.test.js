@@ -144,6 +144,25 @@ test('an op that the server does not know goes by HTTP; a message with data too'
   assert.deepEqual(server.messages[1].data, { x: 1 });
 });
 
+test('a socket\'s refusal is final or passing by its code', async () => {
+  const world = createWorld();
+  const { clock, server } = world;
+  const made = await world.connected({ transports: ['websocket'] });
+  for (const code of ['rate_limited', 'store_failed', 'disk_full', 'draining', 'internal_error', 'unauthorized']) {
+    server.extra.set('op send', (_, reply) => {
+      server.extra.clear();
+      reply({ type: 'sys.error', code, message: '' });
+    });
+    made.tidings.send('c1', code);
+    await clock.pass(10_000);
+    assert.equal(contents(server).at(-1), code);
+  }
+  server.extra.set('op send', (_, reply) => reply({ type: 'sys.error', code: 'forbidden', message: '' }));
+  const refused = made.tidings.send('c1', 'no');
+  await clock.settle();
+  await assert.rejects(refused.done, { code: 'forbidden' });
+});
+
 test('the queue has a bound', async () => {
   const world = createWorld();
   const { clock, server } = world;

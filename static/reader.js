@@ -73,8 +73,6 @@ export function createReader(parts) {
     },
   });
 
-  // ---------------------------------------------------------------- status
-
   function status() {
     const own = role === 'follower' && followed !== null ? followed : connection.status();
     return { ...own, role };
@@ -97,8 +95,6 @@ export function createReader(parts) {
     if (role === 'leader') tabs?.post('status', { status: connection.status() });
     parts.changed(status());
   }
-
-  // ---------------------------------------------------------------- what the connection brings
 
   /** @param {Frame} frame */
   function hear(frame) {
@@ -192,8 +188,6 @@ export function createReader(parts) {
       log('the token was not renewed', error);
     }
   }
-
-  // ---------------------------------------------------------------- between tabs
 
   /** @param {string | null} after @param {Frame | null} event */
   function share(after, event) {
@@ -326,8 +320,6 @@ export function createReader(parts) {
     connection.stop('takeover');
     tabs?.post('hello');
   }
-
-  // ---------------------------------------------------------------- begin and end
 
   function keepCursor() {
     if (cursorKey === null || keepTimer !== null) return;

@@ -51,7 +51,7 @@ export const isTabMessage = (data) =>
 export function createTabs({ env, timing, log, name, lead, yielded, heard }) {
   const id = env.uuid();
   /** @type {BroadcastChannel | null} */
-  let channel = null;
+  let broadcast = null;
   /** @type {AbortController | null} */
   let waiting = null;
   /** @type {(() => void) | null} */
@@ -68,7 +68,7 @@ export function createTabs({ env, timing, log, name, lead, yielded, heard }) {
   /** @param {string} kind @param {object} [body] */
   function post(kind, body = {}) {
     try {
-      channel?.postMessage({ v: 1, from: id, kind, ...body });
+      broadcast?.postMessage({ v: 1, from: id, kind, ...body });
     } catch (error) {
       log('not shared with other tabs', kind, error);
     }
@@ -157,10 +157,10 @@ export function createTabs({ env, timing, log, name, lead, yielded, heard }) {
     id,
     post,
     join() {
-      const Channel = env.BroadcastChannel;
-      if (Channel === undefined || channel !== null) return;
-      channel = new Channel(name);
-      channel.onmessage = receive;
+      const Broadcast = env.BroadcastChannel;
+      if (Broadcast === undefined || broadcast !== null) return;
+      broadcast = new Broadcast(name);
+      broadcast.onmessage = receive;
       leaderHeardAt = env.now();
       post('hello');
       queue(false);
@@ -176,8 +176,8 @@ export function createTabs({ env, timing, log, name, lead, yielded, heard }) {
       release = null;
       hasLeader = false;
       giveUp('disconnected');
-      channel?.close();
-      channel = null;
+      broadcast?.close();
+      broadcast = null;
     },
     hasLeader: () => hasLeader,
     /** Hands a command to the leading tab. @param {import('./internal.js').Command} command @returns {Promise<any>} */
@@ -192,7 +192,7 @@ export function createTabs({ env, timing, log, name, lead, yielded, heard }) {
     /** Whether any tab is being looked at. @returns {Promise<boolean>} */
     watched: () => new Promise((resolve) => {
       if (env.visible()) return resolve(true);
-      if (channel === null) return resolve(false);
+      if (broadcast === null) return resolve(false);
       const none = env.setTimeout(() => resolve(false), GLANCE_MS);
       seen = () => {
         env.clearTimeout(none);

@@ -10,8 +10,6 @@ export const browserEnvironment: () => Environment;
 /** A request that was refused, or got no answer. */
 export const TidingsError: { new (fields: ErrorFields): TidingsError; readonly prototype: TidingsError };
 
-// ---------------------------------------------------------------- options
-
 export type TransportName = 'sse' | 'eventsource' | 'websocket' | 'poll';
 
 /** Why a token is asked for: the first one, before the old one ends, or because the server refused the old one. */
@@ -76,8 +74,6 @@ export interface Timing {
   /** A leading tab that has said nothing for this long is asked whether it lives. 45000. */
   leader_ms: number;
 }
-
-// ---------------------------------------------------------------- the client
 
 export type StatusName = 'connecting' | 'connected' | 'reconnecting' | 'offline' | 'stopped';
 
@@ -181,8 +177,6 @@ export interface TidingsError extends Error {
   errors: { index: number; code: string; message: string }[] | undefined;
   retry_after_ms: number | null;
 }
-
-// ---------------------------------------------------------------- events
 
 export interface Actor {
   id: string;
@@ -331,8 +325,6 @@ export interface State {
   presence: Record<string, Omit<Presence, 'user'> & { user?: string }>;
   preferences: Record<string, unknown>;
 }
-
-// ---------------------------------------------------------------- the environment
 
 export interface Environment {
   fetch: typeof globalThis.fetch;

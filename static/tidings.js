@@ -56,8 +56,6 @@ export const createTidings = (options = {}) => {
   const outbox = createOutbox({ env, timing, log, perform, told });
   const live = createLive({ env, timing, reader, fire: perform, on: dispatch.on, is_acking: options.ack !== false, device: options.device });
 
-  // ---------------------------------------------------------------- commands
-
   /** Carries out a command: through the leading tab, or from here. @param {Command} command */
   function perform(command) {
     return reader.hand(command) ?? obey(command);
@@ -116,8 +114,6 @@ export const createTidings = (options = {}) => {
 
   /** @param {string} op @param {object} fields */
   const command = (op, fields) => ({ op, ref: env.uuid(), ...fields });
-
-  // ---------------------------------------------------------------- life
 
   /** @param {import('./tidings.js').Status} status */
   function changed(status) {

@@ -14,7 +14,7 @@ export function createStorage(values = new Map()) {
 }
 
 export function createBrowser(clock, server) {
-  const channels = new Map();
+  const broadcasts = new Map();
   const locks = new Map();
   const shared_storage = createStorage();
   const jar = { token: undefined };
@@ -39,24 +39,24 @@ export function createBrowser(clock, server) {
     class BroadcastChannel {
       constructor(name) {
         this.name = name;
-        channels.set(name, (channels.get(name) ?? new Set()).add(this));
+        broadcasts.set(name, (broadcasts.get(name) ?? new Set()).add(this));
         own.add(this);
       }
       postMessage(message) {
         const copy = structuredClone(message);
         if (page.isCrashed) return;
-        for (const other of channels.get(this.name)) {
+        for (const other of broadcasts.get(this.name)) {
           if (other !== this) setImmediate(() => !other.isClosed && other.onmessage?.({ data: structuredClone(copy) }));
         }
       }
       close() {
         this.isClosed = true;
-        channels.get(this.name).delete(this);
+        broadcasts.get(this.name).delete(this);
       }
     }
 
     const held = new Set();
-    const lockManager = {
+    const sharedLocks = {
       request: (name, options, action) => new Promise((resolve, reject) => {
         const queue = locks.get(name) ?? [];
         locks.set(name, queue);
@@ -80,7 +80,7 @@ export function createBrowser(clock, server) {
       EventSource: eventSource(server, jar, sockets),
       WebSocket: webSocket(server, jar, sockets),
       BroadcastChannel,
-      locks: lockManager,
+      locks: sharedLocks,
       storage: createStorage(),
       shared_storage,
       Notification,
@@ -105,7 +105,7 @@ export function createBrowser(clock, server) {
       /** The tab is gone without a word: its lock is free, its streams are closed. */
       crash() {
         page.isCrashed = true;
-        for (const channel of own) channel.close();
+        for (const broadcast of own) broadcast.close();
         for (const [queue, entry] of held) {
           if (queue.includes(entry)) queue.splice(queue.indexOf(entry), 1);
           grant(queue);
@@ -115,7 +115,7 @@ export function createBrowser(clock, server) {
       /** It stops answering, but the browser thinks that it lives. */
       hang() {
         page.isCrashed = true;
-        for (const channel of own) channel.isClosed = true;
+        for (const broadcast of own) broadcast.isClosed = true;
       },
     };
   }
@@ -134,7 +134,7 @@ export function createBrowser(clock, server) {
     });
   }
 
-  return { tab, notifications, jar, shared_storage, channels, post: (name, data) => channels.get(name)?.forEach((channel) => channel.onmessage?.({ data })) };
+  return { tab, notifications, jar, shared_storage, broadcasts, post: (name, data) => broadcasts.get(name)?.forEach((broadcast) => broadcast.onmessage?.({ data })) };
 }
 
 function eventSource(server, jar, sockets) {

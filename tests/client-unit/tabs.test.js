@@ -97,13 +97,13 @@ test('a broadcast that got lost is found and filled from the server', async () =
   const [, follower] = await open(world, 2);
   server.publish('note.new');
   await clock.settle();
-  const [channel] = [...world.browser.channels.values()].map((each) => [...each][1]);
-  const { onmessage } = channel;
-  channel.onmessage = () => {};
+  const [broadcast] = [...world.browser.broadcasts.values()].map((each) => [...each][1]);
+  const { onmessage } = broadcast;
+  broadcast.onmessage = () => {};
   server.publish('note.new');
   server.publish('note.new');
   await clock.settle();
-  channel.onmessage = onmessage;
+  broadcast.onmessage = onmessage;
   assert.deepEqual(follower.seqs(), [1]);
   server.publish('note.new');
   await clock.settle();
@@ -212,7 +212,7 @@ test('connected, disconnected and connected again in one breath, a tab joins onc
   made.tidings.connect();
   await world.clock.settle();
   assert.deepEqual([made.tidings.status.role, made.tidings.status.status], ['leader', 'connected']);
-  assert.deepEqual([...world.browser.channels.values()].map(({ size }) => size), [1]);
+  assert.deepEqual([...world.browser.broadcasts.values()].map(({ size }) => size), [1]);
   assert.equal(world.server.readers.size, 1);
 });
 
@@ -223,7 +223,7 @@ test('tabs of different users, or with different filters, share nothing', async 
   const bob = await world.connected({ ...shared, token: 'b1' });
   const filtered = await world.connected({ ...shared, types: ['note.*'] });
   assert.deepEqual(roles([alice, bob, filtered]), ['leader', 'leader', 'leader']);
-  assert.equal(world.browser.channels.size, 3);
+  assert.equal(world.browser.broadcasts.size, 3);
 });
 
 test('where there are no locks or no broadcasts each tab is on its own', async () => {
@@ -266,7 +266,7 @@ test('broadcasts that are not of the table are not heard', async () => {
   const asked = world.server.requests.length;
   for (const message of BAD_MESSAGES) {
     assert.equal(isTabMessage(message), false, JSON.stringify(message)?.slice(0, 100));
-    for (const name of world.browser.channels.keys()) world.browser.post(name, message);
+    for (const name of world.browser.broadcasts.keys()) world.browser.post(name, message);
   }
   await world.clock.settle();
   assert.deepEqual(tabs.map(({ heard }) => JSON.stringify(heard)), before);

@@ -20,6 +20,9 @@ use crate::store::record::{self, CHUNK_BYTES, Recipient};
 use crate::store::shared::{Row, Shared, StoreError};
 use crate::store::topics::Topics;
 
+/// Fewer operations are not applied before their group's turn: each batch costs writes of its own.
+const EARLY_OPS: usize = 64;
+
 /// The committer's own state: what the next command builds on.
 pub struct Writer {
     pub shared: Arc<Shared>,
@@ -89,6 +92,7 @@ impl Transaction<'_> {
         self.writer.shared.logs.find(name)
     }
 
+    /// The log as its readers see it: events that are not durable yet, also of earlier commands, are not in it.
     pub fn view(&self, user: UserNo) -> View {
         self.writer.shared.logs.view(user)
     }
@@ -289,6 +293,15 @@ impl Writer {
         !self.batch.is_empty() || self.is_part_applied || !self.arrivals.is_empty()
     }
 
+    /// Applies what the group holds so far if that is worth a batch.
+    pub fn apply_early(&mut self) -> Result<(), EngineError> {
+        if self.batch.len() < EARLY_OPS {
+            return Ok(());
+        }
+        self.is_part_applied = true;
+        self.apply_batch()
+    }
+
     /// Applies what the group still holds; all of it is visible to the engine's readers then, none of it durable.
     pub fn apply_rest(&mut self) -> Result<(), EngineError> {
         fail::fail_point!("before_apply");
@@ -349,10 +362,14 @@ impl Transaction<'_> {
             assert_eq!(event.commit, writer.next_commit, "commit numbers are dense");
             writer.next_commit += 1;
             let record = record::encode(&event, &recipients);
-            for (chunk, bytes) in (0u16..).zip(record.chunks(CHUNK_BYTES)) {
-                ops.push(Op::Put(keys::record(event.commit, chunk), bytes.to_vec()));
-            }
             let record_bytes = record.len() as u64;
+            if record.len() <= CHUNK_BYTES {
+                ops.push(Op::Put(keys::record(event.commit, 0), record));
+            } else {
+                for (chunk, bytes) in (0u16..).zip(record.chunks(CHUNK_BYTES)) {
+                    ops.push(Op::Put(keys::record(event.commit, chunk), bytes.to_vec()));
+                }
+            }
             writer.arrivals.push(Arrival {
                 event: Arc::new(event),
                 recipients,

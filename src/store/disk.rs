@@ -21,6 +21,12 @@ const COLLECT_EXTRA: usize = 4;
 /// grew to 3.4 times what is live; at 50 ms it stays near 2.
 const CLEAN_UP_EVERY_MS: u64 = 50;
 
+/// sled writes on a pool of 7 threads; a batch takes 2 of them and one more for each segment that it fills. When all of
+/// them wait for a lock whose holder waits for a task that none has begun (the truncation of the file, before the file
+/// may grow again), sled stands still for good. So no more batches than these are on their way to the file at a time,
+/// and `BATCH_BYTES_MAX` bounds each.
+const UNWRITTEN_BATCHES_MAX: u64 = 1;
+
 pub struct Disk {
     db: sled::Db,
     rows: sled::Tree,
@@ -29,6 +35,8 @@ pub struct Disk {
     directory: PathBuf,
     /// Operations applied since the last collection; written and read by `apply`.
     uncollected_ops: AtomicU64,
+    /// Batches since sled last wrote all it had; counted by `apply`, reset by whoever flushes.
+    unwritten_batches: AtomicU64,
 }
 
 /// Why the engine does not open.
@@ -77,6 +85,7 @@ impl Disk {
             file,
             directory: directory.to_owned(),
             uncollected_ops: AtomicU64::new(0),
+            unwritten_batches: AtomicU64::new(0),
         };
         if is_new {
             disk.sync_files().map_err(io)?;
@@ -101,6 +110,12 @@ impl Disk {
             Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
             _ => Ok(()),
         }
+    }
+
+    /// Waits until sled has written all that was applied before.
+    fn flush(&self) -> Result<(), EngineError> {
+        self.unwritten_batches.store(0, Ordering::Relaxed);
+        self.guarded(|| self.db.flush().map(drop))
     }
 
     /// Runs a call into sled, which reports some damage by panicking.
@@ -200,6 +215,10 @@ impl Engine for Disk {
                 Op::Delete(key) => batch.remove(key.as_slice()),
             }
         }
+        if self.unwritten_batches.load(Ordering::Relaxed) >= UNWRITTEN_BATCHES_MAX {
+            self.flush()?;
+        }
+        self.unwritten_batches.fetch_add(1, Ordering::Relaxed);
         self.guarded(|| self.rows.apply_batch(batch))?;
         let uncollected = self
             .uncollected_ops
@@ -217,7 +236,7 @@ impl Engine for Disk {
     fn sync(&self) -> Result<(), EngineError> {
         let failed = |error: &dyn std::fmt::Display| EngineError::Failed(error.to_string());
         fail::fail_point!("before_flush");
-        self.guarded(|| self.db.flush().map(drop))?;
+        self.flush()?;
         fail::fail_point!("after_flush");
         fail::fail_point!("before_sync");
         fail::fail_point!("mutant_skip_sync", |_| Ok(()));

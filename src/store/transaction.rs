@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::clock::UnixMs;
 use crate::event::{Event, Topic, UserId};
 use crate::id::{Position, UserNo};
-use crate::store::engine::{BATCH_OPS_MAX, EngineError, Op};
+use crate::store::engine::{BATCH_BYTES_MAX, BATCH_OPS_MAX, EngineError, Op};
 use crate::store::index;
 use crate::store::intent;
 use crate::store::keys;
@@ -30,6 +30,7 @@ pub struct Writer {
     pub next_commit: u64,
     /// Operations of this group that are not applied yet.
     batch: Vec<Op>,
+    batch_bytes: u64,
     /// Whether operations of this group were applied already, because they did not fit one batch.
     is_part_applied: bool,
     /// What those operations make of their rows.
@@ -274,6 +275,7 @@ impl Writer {
             topics,
             next_commit,
             batch: Vec::new(),
+            batch_bytes: 0,
             is_part_applied: false,
             overlay: HashMap::new(),
             new_users: Vec::new(),
@@ -313,12 +315,16 @@ impl Writer {
 
     fn apply_batch(&mut self) -> Result<(), EngineError> {
         self.overlay.clear();
+        self.batch_bytes = 0;
         self.shared.rows.apply(std::mem::take(&mut self.batch))
     }
 
     /// Adds one command's operations, which belong together.
     fn add(&mut self, ops: Vec<Op>) -> Result<(), EngineError> {
-        if self.batch.len() + ops.len() > BATCH_OPS_MAX {
+        let bytes: u64 = ops.iter().map(Op::bytes).sum();
+        let is_full = self.batch.len() + ops.len() > BATCH_OPS_MAX
+            || self.batch_bytes + bytes > BATCH_BYTES_MAX;
+        if is_full {
             self.is_part_applied = true;
             self.apply_batch()?;
         }
@@ -334,6 +340,7 @@ impl Writer {
             }
         }
         self.batch.extend(ops);
+        self.batch_bytes += bytes;
         Ok(())
     }
 
@@ -382,7 +389,7 @@ impl Transaction<'_> {
                 Membership::Leaves => writer.topics.remove(&topic, user),
             }
         }
-        let bytes = ops.iter().map(op_bytes).sum();
+        let bytes = ops.iter().map(Op::bytes).sum();
         writer.add(ops)?;
         Ok(bytes)
     }
@@ -397,12 +404,5 @@ impl Transaction<'_> {
                     .change(recipient.user, |head| head.assigned -= 1);
             }
         }
-    }
-}
-
-fn op_bytes(op: &Op) -> u64 {
-    match op {
-        Op::Put(key, value) => (key.len() + value.len()) as u64,
-        Op::Delete(key) => key.len() as u64,
     }
 }

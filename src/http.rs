@@ -21,6 +21,7 @@ pub mod session;
 pub mod socket;
 pub mod state;
 pub mod stream;
+pub mod streaming;
 pub mod topics;
 
 use std::sync::Arc;

@@ -22,7 +22,7 @@ use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
 use crate::http;
 use crate::http::connections::Connections;
-use crate::http::socket::DeflatePools;
+use crate::http::link::DeflatePools;
 use crate::http::state::App;
 use crate::id::Random;
 use crate::limits::{self, Limits};

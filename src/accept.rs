@@ -9,6 +9,7 @@ mod body;
 mod counts;
 mod socket;
 mod taken;
+mod window;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,7 @@ use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -41,6 +42,7 @@ pub use crate::accept::counts::{Counts, Told};
 use crate::accept::body::PacedBody;
 use crate::accept::socket::{Open, Protocol, Socket};
 use crate::accept::taken::Slot;
+use crate::accept::window::Streams;
 
 /// Length of a request's head, and of hyper's buffers for one HTTP/1 connection.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -154,7 +156,7 @@ struct Server {
     cut: CancellationToken,
     tasks: TaskTracker,
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<Streams>,
 }
 
 impl Server {
@@ -173,7 +175,10 @@ impl Server {
             .pipeline_flush(false)
             .max_buf_size(HEAD_BYTES_MAX)
             .max_headers(HEADERS_MAX);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        let mut http2 = http2::Builder::new(Streams {
+            write_timeout: settings.write_timeout,
+            counts: counts.clone(),
+        });
         http2
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING)
@@ -355,7 +360,7 @@ impl Future for Serving {
 struct Requests {
     server: Arc<Server>,
     peer: SocketAddr,
-    /// Set with the first request, where someone waits for it.
+    /// Set with the first request, where someone waits for it: on HTTP/2.
     has_asked: Option<Arc<AtomicBool>>,
     /// Where a stream may be left for the connection's task, on HTTP/1.
     slot: Option<Slot>,
@@ -381,7 +386,11 @@ impl Service<hyper::Request<Incoming>> for Requests {
         request.extensions_mut().insert(ConnectInfo(self.peer));
         // The router is always ready: its middleware must be, too.
         let route = tower::Service::call(&mut self.server.router.clone(), request);
-        Answering { route, slot }
+        Answering {
+            route,
+            slot,
+            is_watched: self.has_asked.is_some(),
+        }
     }
 }
 
@@ -389,6 +398,8 @@ impl Service<hyper::Request<Incoming>> for Requests {
 struct Answering {
     route: axum::routing::future::RouteFuture<std::convert::Infallible>,
     slot: Option<Slot>,
+    /// On HTTP/2, where no socket tells whether the peer takes this answer.
+    is_watched: bool,
 }
 
 impl Future for Answering {
@@ -399,6 +410,7 @@ impl Future for Answering {
         let Ok(response) = ready!(Pin::new(&mut answering.route).poll(context));
         let kept = match &answering.slot {
             Some(slot) => slot.offer(response),
+            None if answering.is_watched => Some(window::watched(response)),
             None => Some(response),
         };
         kept.map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))

@@ -11,6 +11,7 @@ pub mod docs;
 pub mod error;
 pub mod events;
 pub mod handshake;
+pub mod link;
 pub mod notify;
 pub mod operation_routes;
 pub mod ops;

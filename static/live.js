@@ -24,19 +24,30 @@ export function createLive({ env, timing, is_acking, device, reader, fire, on })
   let ackTimer = null;
   /** @type {string | null} */
   let acked = null;
+  let acked_at = -Infinity;
 
-  if (is_acking) on('message.new', ({ data }) => data?.sender !== reader.user() && ackSoon(timing.ack_ms));
+  if (is_acking) on('message.new', ({ data }) => data?.sender !== reader.user() && arrived());
 
   /** @param {string} op @param {object} fields */
   const send = (op, fields) => fire({ op, ref: env.uuid(), ...fields }).catch(() => {});
   const isOpen = () => reader.status().status === 'connected';
 
+  /** The first at once: in a hidden tab timers may take a minute, and the sender waits for its tick. */
+  function arrived() {
+    const wait_ms = acked_at + timing.ack_ms - env.now();
+    if (wait_ms <= 0 && isOurs()) ack();
+    else ackSoon(wait_ms);
+  }
+
+  /** A poll acks by asking; of several tabs one speaks. */
+  function isOurs() {
+    const { role, transport } = reader.status();
+    return role !== 'follower' && transport !== 'poll';
+  }
+
   /** @param {number} ms */
   function ackSoon(ms) {
-    // A poll acks by asking; of several tabs one speaks.
-    const { role, transport } = reader.status();
-    if (ackTimer !== null || role === 'follower' || transport === 'poll') return;
-    ackTimer = env.setTimeout(ack, ms);
+    if (ackTimer === null && isOurs()) ackTimer = env.setTimeout(ack, ms);
   }
 
   function ack() {
@@ -45,6 +56,7 @@ export function createLive({ env, timing, is_acking, device, reader, fire, on })
     const cursor = reader.cursor();
     if (cursor === null || cursor === acked || !isOpen()) return;
     acked = cursor;
+    acked_at = env.now();
     fire({ op: 'ack', ref: env.uuid(), cursor, ...(device === undefined ? {} : { device }) }).catch((error) => {
       acked = null;
       if (error?.status === 429) ackSoon(Math.max(error.retry_after_ms ?? 0, timing.ack_ms));

@@ -33,6 +33,7 @@ const KINDS = {
   reply: ({ to, ref, error }) => isText(to) && isText(ref) && (error === null || (isObject(error) && isText(error.code))),
   ask: () => true,
   alive: () => true,
+  nudge: () => true,
   glance: () => true,
   seen: ({ to }) => isText(to),
   bye: () => true,

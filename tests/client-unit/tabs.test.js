@@ -169,6 +169,20 @@ test('a leading tab that hangs is replaced by one that is looked at', async () =
   assert.deepEqual([tabs[1].seqs(), tabs[2].seqs()], [[1], [1]]);
 });
 
+test('a tab that is looked at hurries the leading one, whose timers may be slow', async () => {
+  const world = createWorld();
+  const { clock, server } = world;
+  const tabs = await open(world, 2);
+  server.faults.isDown = true;
+  server.cut();
+  clock.dice = 0.9;
+  await clock.pass(120_000);
+  server.faults.isDown = false;
+  tabs[1].tab.fire('visibilitychange');
+  await clock.settle();
+  assert.deepEqual(tabs.map(({ tidings }) => tidings.status.status), ['connected', 'connected']);
+});
+
 test('a leading tab that is only quiet keeps the lead', async () => {
   const world = createWorld();
   const { clock, server } = world;

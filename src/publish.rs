@@ -3,6 +3,8 @@
 //! Promises: an event and its idempotency keys are one commit; a repeat gives the first result and appends nothing; a
 //! refused item changes nothing, and in an atomic batch nothing at all is changed. Signals go to open connections only.
 
+pub mod members;
+
 use std::sync::Arc;
 
 use crate::clock::UnixMs;

@@ -18,6 +18,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::features::ack::Acks;
 use crate::features::badge::Badges;
+use crate::features::receipts::Receipts;
+use crate::features::retention;
 use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
 use crate::http;
@@ -116,6 +118,7 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
         tickets: Tickets::load(&store).await.map_err(unreadable)?,
         acks: Acks::default(),
         badges: Badges::default(),
+        receipts: Receipts::load(&store).await.map_err(unreadable)?,
         connections: Connections::new(wakes, metrics),
         deflate: DeflatePools::default(),
         sockets: TaskTracker::new(),
@@ -148,11 +151,24 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
 fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToken) -> JoinSet<()> {
     let mut beside = JoinSet::new();
     beside.spawn(verifier.refresh_forever(stop.clone()));
-    beside.spawn(
-        app.acks
-            .clone()
-            .write_forever(app.store.clone(), stop.clone()),
-    );
+    beside.spawn(app.acks.clone().write_forever(
+        app.store.clone(),
+        app.receipts.clone(),
+        app.random.clone(),
+        stop.clone(),
+    ));
+    beside.spawn(app.receipts.clone().tell_forever(
+        app.store.clone(),
+        app.wakes.clone(),
+        app.random.clone(),
+        stop.clone(),
+    ));
+    beside.spawn(retention::keep_forever(
+        app.store.clone(),
+        app.badges.clone(),
+        app.config.conversations.message_retention_days,
+        stop.clone(),
+    ));
     beside.spawn(app.badges.clone().tell_forever(
         app.store.clone(),
         app.wakes.clone(),

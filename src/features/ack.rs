@@ -1,23 +1,22 @@
 //! Acks: how far each device of a user has come.
 //!
 //! Promises: an ack moves forward, never back; one asked for by name is on stable storage before it is answered, those
-//! that a reader gives by resuming are gathered and written a moment later.
+//! that a reader gives by resuming are gathered and written a moment later, together with the news for those who sent
+//! what they passed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::Key;
-use crate::id::{Position, UserNo};
+use crate::features::receipts::{self, GATHERED, Reached, Receipts};
+use crate::id::{Epoch, Position, Random, UserNo, parse_seq};
 use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
 use crate::store::{Store, keys};
 
 const ACKS: u8 = b'a';
-/// Acks that readers give in passing are gathered this long.
-const GATHERED: Duration = Duration::from_millis(250);
 /// Acks written in one commit.
 const COMMIT_ACKS: usize = 200;
 
@@ -36,8 +35,9 @@ pub enum AckError {
     Store(#[from] StoreError),
 }
 
+/// Positions that readers gave in passing, until they are written.
 #[derive(Clone, Default)]
-pub struct Acks(Arc<DashMap<(UserNo, Box<str>), u64>>);
+pub struct Acks(Arc<DashMap<UserNo, u64>>);
 
 /// Moves the device's ack to `position`, durably. Gives the position that is acked now.
 pub async fn ack(
@@ -72,21 +72,69 @@ fn advance(
     position: Position,
 ) -> Result<u64, StoreError> {
     let key = key(user, device);
-    let acked = transaction
-        .get(&key)?
-        .and_then(|row| decode(&row))
-        .filter(|acked| acked.epoch == position.epoch);
-    match acked.filter(|acked| acked.seq >= position.seq) {
-        Some(acked) => Ok(acked.seq),
-        None => {
-            transaction.put(key, position.to_string().into_bytes());
-            Ok(position.seq)
-        }
+    let before = read(transaction, &key, position.epoch)?;
+    if before.acked >= position.seq {
+        return Ok(before.acked);
+    }
+    let after = Acked {
+        acked: position.seq,
+        ..before
+    };
+    transaction.put(key, after.encode(position.epoch));
+    Ok(position.seq)
+}
+
+/// What is known of one device in one life of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Acked {
+    acked: u64,
+    /// The row of the unnamed device alone: how far the log was looked through for messages whose senders are told
+    /// that they were delivered. It may be behind, never ahead.
+    told: u64,
+}
+
+impl Acked {
+    fn encode(self, epoch: Epoch) -> Vec<u8> {
+        let position = Position {
+            epoch,
+            seq: self.acked,
+        };
+        format!("{position} {}", self.told).into_bytes()
+    }
+
+    fn decode(row: &[u8], epoch: Epoch) -> Option<Acked> {
+        let text = std::str::from_utf8(row).ok()?;
+        let (position, told) = text.split_once(' ')?;
+        let position: Position = position.parse().ok()?;
+        let told = parse_seq(told).ok()?;
+        let acked = position.seq;
+        (position.epoch == epoch).then_some(Acked { acked, told })
     }
 }
 
-fn decode(row: &[u8]) -> Option<Position> {
-    std::str::from_utf8(row).ok()?.parse().ok()
+/// A row of an earlier life of the log counts as none.
+fn read(transaction: &Transaction<'_>, key: &[u8], epoch: Epoch) -> Result<Acked, StoreError> {
+    let row = transaction.get(key)?;
+    Ok(row
+        .and_then(|row| Acked::decode(&row, epoch))
+        .unwrap_or_default())
+}
+
+/// The devices of a user and the seq that each has acked in the present life of the log.
+pub fn devices(
+    transaction: &Transaction<'_>,
+    user: UserNo,
+) -> Result<Vec<(String, u64)>, StoreError> {
+    let from = key(user, "");
+    let mut to = from.clone();
+    to.push(u8::MAX);
+    let epoch = transaction.view(user).epoch;
+    let rows = transaction.scan(&from, &to, usize::MAX)?;
+    let device = |(key, row): (Vec<u8>, Vec<u8>)| {
+        let name = String::from_utf8(key[from.len()..].to_vec()).ok()?;
+        Some((name, Acked::decode(&row, epoch)?.acked))
+    };
+    Ok(rows.into_iter().filter_map(device).collect())
 }
 
 fn key(user: UserNo, device: &str) -> Vec<u8> {
@@ -95,22 +143,35 @@ fn key(user: UserNo, device: &str) -> Vec<u8> {
     keys::state(ACKS, &name)
 }
 
+/// What one reader acked in passing, and which messages came with it.
+struct Passed {
+    user: UserNo,
+    position: Position,
+    reached: Reached,
+}
+
 impl Acks {
     /// Notes that a reader has everything up to its position; written with the next gathering.
     pub fn note(&self, user: UserNo, seq: u64) {
         if seq > 0 {
-            let mut entry = self.0.entry((user, UNNAMED.into())).or_insert(0);
+            let mut entry = self.0.entry(user).or_insert(0);
             *entry = seq.max(*entry);
         }
     }
 
-    /// Writes what readers acked in passing, until `stop`.
-    pub async fn write_forever(self, store: Store, stop: CancellationToken) {
+    /// Writes what readers acked in passing and tells the senders of messages, until `stop`.
+    pub async fn write_forever(
+        self,
+        store: Store,
+        receipts: Receipts,
+        random: Random,
+        stop: CancellationToken,
+    ) {
         loop {
             let is_over = tokio::time::timeout(GATHERED, stop.cancelled())
                 .await
                 .is_ok();
-            if let Err(error) = self.write(&store).await {
+            if let Err(error) = self.write(&store, &receipts, &random).await {
                 tracing::warn!(%error, "acks of readers could not be written");
             }
             if is_over {
@@ -119,20 +180,105 @@ impl Acks {
         }
     }
 
-    async fn write(&self, store: &Store) -> Result<(), StoreError> {
-        let gathered: Vec<(UserNo, Box<str>)> =
-            self.0.iter().map(|entry| entry.key().clone()).collect();
+    async fn write(
+        &self,
+        store: &Store,
+        receipts: &Receipts,
+        random: &Random,
+    ) -> Result<(), StoreError> {
+        let gathered: Vec<UserNo> = self.0.iter().map(|entry| *entry.key()).collect();
         for some in gathered.chunks(COMMIT_ACKS) {
-            let taken: Vec<_> = some.iter().filter_map(|key| self.0.remove(key)).collect();
+            let taken: Vec<_> = some.iter().filter_map(|user| self.0.remove(user)).collect();
+            let passed = self.look_through(store, receipts, taken).await?;
+            let (receipts, random) = (receipts.clone(), random.clone());
             let write = move |transaction: &mut Transaction<'_>| {
-                for ((user, device), seq) in taken {
-                    let epoch = transaction.view(user).epoch;
-                    advance(transaction, user, &device, Position { epoch, seq })?;
+                for one in passed {
+                    record(transaction, &receipts, &random, &one)?;
                 }
                 Ok::<(), StoreError>(())
             };
             store.commit_always(some.len() * 64, write).await?;
         }
         Ok(())
+    }
+
+    /// Finds the messages in what was acked. Where there is more than one gathering looks through, the rest is noted
+    /// again.
+    async fn look_through(
+        &self,
+        store: &Store,
+        receipts: &Receipts,
+        taken: Vec<(UserNo, u64)>,
+    ) -> Result<Vec<Passed>, StoreError> {
+        let has_messages = receipts.expects_messages();
+        let look = move |transaction: &mut Transaction<'_>| {
+            let told = taken.into_iter().map(|(user, seq)| {
+                let view = transaction.view(user);
+                let before = read(transaction, &key(user, UNNAMED), view.epoch)?;
+                let epoch = view.epoch;
+                // The log may have been erased since it was acked.
+                let seq = seq.min(view.tail);
+                Ok((user, Position { epoch, seq }, before.told))
+            });
+            told.collect::<Result<Vec<_>, StoreError>>()
+        };
+        let mut passed = Vec::new();
+        for (user, position, told) in store.look(look).await? {
+            let reached = match has_messages && told < position.seq {
+                true => receipts::reached(store, user, told, position.seq).await?,
+                false => Reached {
+                    through: position.seq.max(told),
+                    ..Reached::default()
+                },
+            };
+            if reached.through < position.seq {
+                self.note(user, position.seq);
+            }
+            passed.push(Passed {
+                user,
+                position,
+                reached,
+            });
+        }
+        Ok(passed)
+    }
+}
+
+/// Writes one reader's position and tells the senders of what it reached, in one commit.
+fn record(
+    transaction: &mut Transaction<'_>,
+    receipts: &Receipts,
+    random: &Random,
+    passed: &Passed,
+) -> Result<(), StoreError> {
+    let epoch = passed.position.epoch;
+    if transaction.view(passed.user).epoch != epoch {
+        return Ok(());
+    }
+    let key = key(passed.user, UNNAMED);
+    let before = read(transaction, &key, epoch)?;
+    let after = Acked {
+        acked: passed.position.seq.max(before.acked),
+        told: passed.reached.through.max(before.told),
+    };
+    if after != before {
+        transaction.put(key, after.encode(epoch));
+    }
+    receipts.deliver(transaction, random, passed.user, &passed.reached)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_counts_in_its_own_life_of_the_log_alone() {
+        let [epoch, other] = [1, 2].map(|life| Epoch::of(7, UserNo(1), life));
+        let acked = Acked { acked: 42, told: 7 };
+        assert_eq!(Acked::decode(&acked.encode(epoch), epoch), Some(acked));
+        assert_eq!(Acked::decode(&acked.encode(epoch), other), None);
+        for bad in ["", "q7m2kd-1", "q7m2kd-1 x", "1 1"] {
+            assert_eq!(Acked::decode(bad.as_bytes(), epoch), None, "{bad:?}");
+        }
     }
 }

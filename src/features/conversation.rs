@@ -4,21 +4,30 @@
 //! events that tell of it; whoever may not see a conversation is told what it would be told of one that never was.
 //! It knows nothing of how they are shown.
 
+pub mod asker;
+pub mod list;
+pub mod messages;
+pub mod news;
 pub mod rows;
+pub mod told;
+pub mod unread;
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::event::{Actor, ConversationId, Draft, Event, EventId, Invalid, Json, UserId};
+use crate::event::{ConversationId, Invalid, Json, UserId};
+use crate::features::conversation::asker::{Asker, ConversationError, seen};
+use crate::features::conversation::list::{first_names, told_to};
+use crate::features::conversation::news::News;
 use crate::features::conversation::rows::{Head, Member};
+use crate::features::conversation::unread::Unread;
 use crate::id::{Random, UserNo};
-use crate::publish::members as member_rows;
-use crate::store::Store;
+use crate::publish::{self, Receipt, members as member_rows};
 use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
-use crate::token::Scopes;
+use crate::store::{Store, keys};
 
 /// Conversations that one user can be in.
 pub const MEMBERSHIPS_MAX: u64 = 10_000;
@@ -26,40 +35,6 @@ pub const MEMBERSHIPS_MAX: u64 = 10_000;
 pub const NAME_CHARS_MAX: usize = 128;
 /// Users that `peers` gives at most, those of the newest conversations first.
 pub const PEERS_MAX: usize = 20_000;
-
-/// Who asks, and what its token lets it do beyond its own conversations.
-#[derive(Debug, Clone)]
-pub struct Asker {
-    pub user: UserId,
-    pub scope: Scopes,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConversationError {
-    /// There is none, or none that the asker may know of.
-    #[error("there is no such conversation")]
-    Unknown,
-    #[error("there is no such message in this conversation")]
-    UnknownMessage,
-    #[error("a 1:1 conversation has no name and keeps its two members")]
-    Direct,
-    #[error("the conversation has as many members as one can have")]
-    Full,
-    #[error("a user is in as many conversations as one can be in")]
-    TooMany,
-    #[error("this is for the creator of the conversation")]
-    NotTheCreator,
-    #[error("this is for the sender of the message")]
-    NotTheSender,
-    #[error("upto is beyond the newest message")]
-    AheadOfHead,
-    #[error("the message is larger than limits.event_bytes")]
-    TooLarge,
-    #[error("the idempotency key was used before with another body")]
-    Mismatch,
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// What a group is called: text without control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,22 +106,33 @@ pub struct Creation {
     /// At least two different ones, and no more than the configuration allows.
     pub members: BTreeSet<UserId>,
     pub name: Option<Name>,
+    /// Hashes under which a repeat is recognised.
+    pub keys: Vec<[u8; 16]>,
 }
 
-/// Makes a conversation, or finds the 1:1 that there is. Gives its id, and whether it is new.
+impl Creation {
+    fn fingerprint(&self) -> [u8; 16] {
+        let names: Vec<&str> = self.members.iter().map(UserId::as_str).collect();
+        let name = self.name.as_ref().map_or("", |name| &name.0);
+        keys::hash(&[b"conversation", names.join(" ").as_bytes(), name.as_bytes()])
+    }
+}
+
+/// Makes a conversation, or finds the 1:1 that there is. Gives it as the asker sees it, and whether it is new.
 pub async fn create(
     store: &Store,
     random: &Random,
     asker: Asker,
     creation: Creation,
-) -> Result<(ConversationId, bool), ConversationError> {
-    let news = News::of(random, &asker);
+) -> Result<(String, bool), ConversationError> {
+    let news = asker.news(random);
     let bytes = 256 + creation.members.len() * 128;
-    store
-        .commit(bytes, move |transaction| {
-            make(transaction, &news, &asker, creation)
-        })
-        .await
+    let decide = move |transaction: &mut Transaction<'_>| {
+        let (id, is_new) = make(transaction, &news, &asker, creation)?;
+        let seen = seen(transaction, &id, &asker)?;
+        Ok((told_to(transaction, &id, &seen)?, is_new))
+    };
+    store.commit(bytes, decide).await
 }
 
 fn make(
@@ -155,11 +141,13 @@ fn make(
     asker: &Asker,
     creation: Creation,
 ) -> Result<(ConversationId, bool), ConversationError> {
-    let users: Vec<UserNo> = creation
-        .members
-        .iter()
-        .map(|name| transaction.user(name))
-        .collect();
+    let fingerprint = creation.fingerprint();
+    if let Some(first) = publish::repeated(transaction, &creation.keys, &fingerprint)? {
+        let id = first.id.as_str().parse();
+        return Ok((id.map_err(|_| ConversationError::Unknown)?, false));
+    }
+    let named = creation.members.iter();
+    let users: Vec<UserNo> = named.map(|name| transaction.user(name)).collect();
     let direct_key = match (&creation.name, users.as_slice()) {
         (None, [a, b]) => Some(rows::direct_key(*a, *b)),
         _ => None,
@@ -172,10 +160,9 @@ fn make(
     for user in &users {
         counts.push(free_membership(transaction, *user)?);
     }
-    let creator = transaction.user(&asker.user);
     let now_ms = transaction.now_ms();
     let head = Head {
-        creator,
+        creator: transaction.user(&asker.user),
         created_ms: now_ms,
         updated_ms: now_ms,
         head: 0,
@@ -186,8 +173,14 @@ fn make(
         name: creation.name.map(|name| name.0),
     };
     let id = creation.id;
-    let names: Vec<UserId> = creation.members.into_iter().take(MEMBERS_TOLD).collect();
-    let told = head_json(&id, &head, &names);
+    let receipt = Receipt {
+        id: id.as_str().parse().expect("an id of letters and digits"),
+        time_ms: now_ms,
+        recipients: 0,
+        is_duplicate: false,
+        position: None,
+    };
+    publish::remember(transaction, &creation.keys, fingerprint, &receipt);
     if let Some(key) = direct_key {
         transaction.put(key, id.as_str().as_bytes().to_vec());
     }
@@ -196,7 +189,8 @@ fn make(
         rows::put_member(transaction, &id, *user, &Member::default());
         rows::put_membership(transaction, *user, &id, count + 1);
     }
-    news.append(transaction, "conversation.new", &id, &told, users);
+    let told = told::conversation(&id, &head, &first_names(transaction, &users));
+    news.append(transaction, "conversation.new", &id, Json::of(&told), users);
     Ok((id, true))
 }
 
@@ -216,30 +210,38 @@ fn free_membership(transaction: &Transaction<'_>, user: UserNo) -> Result<u64, C
     }
 }
 
-/// Calls a group by another name.
+/// Calls a group by another name. Gives it as the asker sees it.
 pub async fn rename(
     store: &Store,
     random: &Random,
     asker: Asker,
     id: ConversationId,
     name: Name,
-) -> Result<(), ConversationError> {
-    let news = News::of(random, &asker);
+) -> Result<String, ConversationError> {
+    let news = asker.news(random);
     let decide = move |transaction: &mut Transaction<'_>| {
-        let mut head = seen(transaction, &id, &asker)?.head;
+        let mut seen = seen(transaction, &id, &asker)?;
+        let mut head = seen.head.clone();
         if head.is_direct {
             return Err(ConversationError::Direct);
         }
         if head.name.as_ref() == Some(&name.0) {
-            return Ok(());
+            return Ok(told_to(transaction, &id, &seen)?);
         }
         head.name = Some(name.0);
         head.updated_ms = transaction.now_ms();
         rows::put_head(transaction, &id, &head);
         let users = member_rows::of(transaction, &id)?;
-        let told = head_json(&id, &head, &first_names(transaction, &users));
-        news.append(transaction, "conversation.updated", &id, &told, users);
-        Ok(())
+        let told = told::conversation(&id, &head, &first_names(transaction, &users));
+        news.append(
+            transaction,
+            "conversation.updated",
+            &id,
+            Json::of(&told),
+            users,
+        );
+        seen.head = head;
+        Ok(told_to(transaction, &id, &seen)?)
     };
     store.commit(512, decide).await
 }
@@ -253,7 +255,7 @@ pub async fn join(
     user: UserId,
     members_max: usize,
 ) -> Result<(), ConversationError> {
-    let news = News::of(random, &asker);
+    let news = asker.news(random);
     let decide = move |transaction: &mut Transaction<'_>| {
         let mut head = seen(transaction, &id, &asker)?.head;
         if head.is_direct {
@@ -284,9 +286,15 @@ pub async fn join(
         rows::put_member(transaction, &id, joined, &member);
         rows::put_membership(transaction, joined, &id, count + 1);
         let users = member_rows::of(transaction, &id)?;
-        let told = head_json(&id, &head, &first_names(transaction, &users));
+        let told = told::conversation(&id, &head, &first_names(transaction, &users));
         let data = json!({ "conversation_id": id, "user": user, "conversation": told });
-        news.append(transaction, "conversation.joined", &id, &data, users);
+        news.append(
+            transaction,
+            "conversation.joined",
+            &id,
+            Json::of(&data),
+            users,
+        );
         Ok(())
     };
     store.commit(512, decide).await
@@ -300,7 +308,7 @@ pub async fn leave(
     id: ConversationId,
     user: UserId,
 ) -> Result<bool, ConversationError> {
-    let news = News::of(random, &asker);
+    let news = asker.news(random);
     let decide = move |transaction: &mut Transaction<'_>| {
         let seen = seen(transaction, &id, &asker)?;
         if seen.head.is_direct {
@@ -342,112 +350,49 @@ fn take_out(
     }
     let user = transaction.name(leaving);
     let data = json!({ "conversation_id": id, "user": user });
-    news.append(transaction, "conversation.left", id, &data, users);
+    news.append(transaction, "conversation.left", id, Json::of(&data), users);
     Ok(())
 }
 
-/// A conversation as one asker sees it.
-pub struct Seen {
-    pub head: Head,
-    /// The asker's number, where it is known at all.
-    pub viewer: Option<UserNo>,
-    /// The asker's own row; a backend need not be a member.
-    pub member: Option<Member>,
-}
-
-/// The conversation, if the asker is in it or its token sees all of them.
-pub fn seen(
+/// The user's conversations, those with the newest activity first, at most `count_max`.
+pub fn list(
     transaction: &Transaction<'_>,
-    id: &ConversationId,
-    asker: &Asker,
-) -> Result<Seen, ConversationError> {
-    let viewer = transaction.find_user(&asker.user);
-    let member = match viewer {
-        Some(viewer) => rows::member(transaction, id, viewer)?,
-        None => None,
-    };
-    let head = rows::head(transaction, id)?;
-    match head.filter(|_| member.is_some() || asker.scope.may_publish()) {
-        Some(head) => Ok(Seen {
-            head,
-            viewer,
-            member,
-        }),
-        None => Err(ConversationError::Unknown),
-    }
+    user: UserNo,
+    count_max: usize,
+) -> Result<Vec<String>, StoreError> {
+    let (told, _) = list::of_user(transaction, user, None, count_max)?;
+    Ok(told)
 }
 
-/// Members that are named wherever a conversation is told; `member_count` says how many there are.
-pub const MEMBERS_TOLD: usize = 100;
-
-fn first_names(transaction: &Transaction<'_>, users: &[UserNo]) -> Vec<UserId> {
-    let told = users.iter().take(MEMBERS_TOLD);
-    told.map(|user| transaction.name(*user)).collect()
-}
-
-/// What is the same for all who see the conversation.
-fn head_json(id: &ConversationId, head: &Head, names: &[UserId]) -> Value {
-    json!({
-        "id": id,
-        "direct": head.is_direct,
-        "name": head.name,
-        "members": names,
-        "member_count": head.members,
-        "created": crate::clock::rfc3339(head.created_ms),
-        "updated": crate::clock::rfc3339(head.updated_ms),
-        "head": head.head,
-    })
-}
-
-/// Writes the events of one command: each has an id of its own and names who caused it.
-pub struct News {
-    random: Random,
-    actor: UserId,
-}
-
-impl News {
-    pub fn of(random: &Random, asker: &Asker) -> News {
-        News {
-            random: random.clone(),
-            actor: asker.user.clone(),
-        }
-    }
-
-    fn append(
-        &self,
-        transaction: &mut Transaction<'_>,
-        event_type: &str,
-        conversation: &ConversationId,
-        data: &Value,
-        audience: Vec<UserNo>,
-    ) {
-        let time_ms = transaction.now_ms();
-        let id = self.random.uuid_v7(time_ms);
-        let draft = Draft {
-            id: id.parse::<EventId>().expect("a UUID is plain"),
-            event_type: event_type.parse().expect("our own types are valid"),
-            time_ms,
-            topic: Some(conversation.topic()),
-            actor: Some(Actor {
-                id: self.actor.clone(),
-                name: None,
-            }),
-            data: Json::of(data),
-            exclude_conn: None,
+/// Takes a user who is erased out of its conversations, at most `count_max` in one command. Tells whether it is in
+/// none any more.
+pub fn forget(
+    transaction: &mut Transaction<'_>,
+    news: &News,
+    user: UserNo,
+    count_max: usize,
+) -> Result<bool, StoreError> {
+    let ids = rows::memberships(transaction, user)?;
+    for id in ids.iter().take(count_max) {
+        let Some(head) = rows::head(transaction, id)? else {
+            continue;
         };
-        transaction.append(Event::of(&draft), audience);
+        if head.is_direct {
+            let users = member_rows::of(transaction, id)?;
+            let others = users.iter().filter(|other| **other != user);
+            for key in others
+                .map(|other| rows::direct_key(user, *other))
+                .collect::<Vec<_>>()
+            {
+                transaction.delete(key);
+            }
+        }
+        take_out(transaction, news, id, head, user)?;
     }
+    Ok(ids.len() <= count_max)
 }
 
-/// What a user has not read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Unread {
-    /// Messages by others after the user's read cursors.
-    pub messages: u64,
-    /// Conversations with such messages.
-    pub conversations: u64,
-}
-
-pub fn unread(_transaction: &Transaction<'_>, _user: UserNo) -> Result<Unread, StoreError> {
-    Ok(Unread::default())
+/// What the user has not read.
+pub fn unread(transaction: &Transaction<'_>, user: UserNo) -> Result<Unread, StoreError> {
+    unread::of_user(transaction, user)
 }

@@ -5,11 +5,14 @@
 
 use serde_json::json;
 
-use crate::features::{badge, preferences};
+use crate::features::{badge, conversation, preferences};
 use crate::id::{Position, UserNo};
 use crate::store::Store;
 use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
+
+/// Conversations told, those with the newest activity first.
+const CONVERSATIONS_MAX: usize = 200;
 
 pub struct Snapshot {
     pub position: Position,
@@ -26,8 +29,9 @@ fn read(transaction: &Transaction<'_>, user: UserNo) -> Result<Snapshot, StoreEr
     let name = transaction.name(user);
     let badge = badge::count(transaction, user)?.to_json();
     let preferences = json!(preferences::of(transaction, user)?);
+    let conversations = conversation::list(transaction, user, CONVERSATIONS_MAX)?.join(",");
     let json = format!(
-        r#"{{"user":"{name}","cursor":"{position}","badge":{badge},"conversations":[],"notifications":[],"presence":{{}},"preferences":{preferences}}}"#
+        r#"{{"user":"{name}","cursor":"{position}","badge":{badge},"conversations":[{conversations}],"notifications":[],"presence":{{}},"preferences":{preferences}}}"#
     );
     Ok(Snapshot { position, json })
 }

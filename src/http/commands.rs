@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::event::{Key, Topic};
 use crate::features::subscribe::{self, Change};
 use crate::frame;
 use crate::http::caller::{self, Caller};
 use crate::http::error::Problem;
+use crate::http::messages;
 use crate::http::ops;
 use crate::http::state::App;
 use crate::http::stream::Stream;
@@ -58,15 +60,57 @@ struct Envelope {
 #[derive(Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 enum Command {
-    Auth { token: String },
-    Ack { cursor: String, device: Option<Key> },
-    Subscribe { topic: Topic },
-    Unsubscribe { topic: Topic },
+    Auth {
+        token: String,
+    },
+    Ack {
+        cursor: String,
+        device: Option<Key>,
+    },
+    Subscribe {
+        topic: Topic,
+    },
+    Unsubscribe {
+        topic: Topic,
+    },
+    #[serde(skip)]
+    Send(SendCommand),
+    Read {
+        conversation: String,
+        upto: Option<u64>,
+        message_ids: Option<Vec<String>>,
+    },
     Ping,
 }
 
+/// Read by itself: only so does its `data` keep its bytes.
+#[derive(Deserialize)]
+struct SendCommand {
+    conversation: String,
+    content: String,
+    client_id: Option<String>,
+    data: Option<Box<RawValue>>,
+}
+
+impl Command {
+    fn parse(op: &str, text: &str) -> Result<Command, serde_json::Error> {
+        match op {
+            "send" => serde_json::from_str(text).map(Command::Send),
+            _ => serde_json::from_str(text),
+        }
+    }
+}
+
 /// Ops of this version; others are told to be unknown.
-const KNOWN: [&str; 5] = ["auth", "ack", "subscribe", "unsubscribe", "ping"];
+const KNOWN: [&str; 7] = [
+    "auth",
+    "ack",
+    "subscribe",
+    "unsubscribe",
+    "send",
+    "read",
+    "ping",
+];
 /// A `ref` longer than this is refused.
 const REFERENCE_BYTES_MAX: usize = 128;
 
@@ -105,7 +149,7 @@ impl Commands {
                 &Problem::bad_request("unknown_op", "this op is not known here"),
             );
         }
-        let done = match serde_json::from_str::<Command>(text) {
+        let done = match Command::parse(&envelope.op, text) {
             Ok(command) => self.obey(stream, command).await,
             Err(error) => Err(Problem::bad_request("invalid_json", error.to_string())),
         };
@@ -131,6 +175,39 @@ impl Commands {
             }
             Command::Subscribe { topic } => self.change(topic, Change::Join).await,
             Command::Unsubscribe { topic } => self.change(topic, Change::Leave).await,
+            Command::Send(command) => {
+                self.may_write()?;
+                self.send(command).await
+            }
+            Command::Read {
+                conversation,
+                upto,
+                message_ids,
+            } => {
+                self.may_write()?;
+                let request = messages::Read { upto, message_ids };
+                messages::read_of(&self.app, &self.claims, &conversation, request).await
+            }
+        }
+    }
+
+    async fn send(&self, command: SendCommand) -> Result<serde_json::Value, Problem> {
+        let request = messages::Send {
+            content: command.content,
+            client_id: command.client_id,
+            data: command.data,
+        };
+        let (app, claims) = (&self.app, &self.claims);
+        let sent = messages::send_of(app, claims, &command.conversation, None, request).await?;
+        Ok(serde_json::from_str(&sent.json).expect("an object of our own"))
+    }
+
+    /// What HTTP asks of every write: a token that may, within its rate.
+    fn may_write(&self) -> Result<(), Problem> {
+        self.pace()?;
+        match self.is_ticket {
+            true => Err(Problem::forbidden("a ticket reads and changes nothing")),
+            false => Ok(()),
         }
     }
 

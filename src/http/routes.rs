@@ -11,7 +11,9 @@ use utoipa::openapi::HttpMethod::{Delete, Get, Post, Put};
 use crate::http::docs::Access::{Admin, Public, Publish, User};
 use crate::http::docs::{self, Route, schemas};
 use crate::http::state::App;
-use crate::http::{events, notify, ops, pages, publish, session, socket, topics};
+use crate::http::{
+    conversations, events, messages, notify, ops, pages, publish, session, socket, topics,
+};
 
 /// Opens the description.
 pub const INTRODUCTION: &str = "One durable log per user, read in every way a client can read. Success means stable: \
@@ -75,13 +77,22 @@ pub fn path_parameter(name: &str) -> &'static str {
         "topic" => "A topic: 1 to 128 of `A-Z a-z 0-9 _ . : @ / -`.",
         "conn" => "The id of an open connection, as `ready` tells it.",
         "path" => "The path of a file.",
+        "message" => "The id of a message.",
         _ => "An id.",
     }
 }
 
 /// All routes of PROTOCOL.md, in the order in which the description shows them.
 pub fn table() -> Vec<Route> {
-    let areas = [reading(), publishing(), sessions(), admin(), operation()];
+    let areas = [
+        reading(),
+        publishing(),
+        conversations::routes(),
+        messages::routes(),
+        sessions(),
+        admin(),
+        operation(),
+    ];
     areas.into_iter().flatten().collect()
 }
 

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::features::ack::Acks;
 use crate::features::badge::Badges;
+use crate::features::receipts::Receipts;
 use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
 use crate::http::connections::Connections;
@@ -38,6 +39,7 @@ pub struct App {
     pub tickets: Tickets,
     pub acks: Acks,
     pub badges: Badges,
+    pub receipts: Receipts,
     pub connections: Arc<Connections>,
     pub deflate: DeflatePools,
     /// The tasks of open sockets; the server waits for them when it drains.

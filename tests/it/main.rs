@@ -10,6 +10,7 @@ mod door;
 mod harness;
 mod reader;
 mod sse;
+mod talk;
 mod tokens;
 mod websocket;
 mod write;
@@ -18,15 +19,21 @@ mod auth;
 mod bad_cursors;
 mod bad_http;
 mod commands;
+<<<<<<< HEAD
 mod described;
+=======
+mod conversations;
+>>>>>>> aa3b0b6 (WIP talk)
 mod draining;
 mod hostile;
 mod idempotency;
 mod keys;
+mod messages;
 mod operation;
 mod poll;
 mod publishing;
 mod reading;
+mod receipts;
 mod reset;
 mod retention;
 mod running;

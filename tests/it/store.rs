@@ -6,6 +6,8 @@
 mod damage;
 mod logs;
 mod retention;
+mod rows;
+mod unread;
 mod whole;
 
 use std::ops::ControlFlow;

@@ -78,6 +78,20 @@ pub fn retire(transaction: &mut Transaction<'_>, conversation: &ConversationId, 
     transaction.put(left, head.encode());
 }
 
+/// The messages of a conversation without members are deleted.
+pub fn forget_left(transaction: &mut Transaction<'_>, conversation: &ConversationId) {
+    transaction.delete(keys::state(LEFT, conversation.as_str().as_bytes()));
+}
+
+/// The conversation whose head has this key.
+pub fn conversation_of(key: &[u8]) -> Option<ConversationId> {
+    let (prefix, _) = keys::states(HEADS);
+    std::str::from_utf8(key.get(prefix.len()..)?)
+        .ok()?
+        .parse()
+        .ok()
+}
+
 pub fn member(
     transaction: &Transaction<'_>,
     conversation: &ConversationId,
@@ -165,7 +179,7 @@ fn head_key(conversation: &ConversationId) -> Vec<u8> {
     keys::state(HEADS, conversation.as_str().as_bytes())
 }
 
-/// First key and end of the heads after `after`; of those without members where `is_left`.
+/// First key and end of the heads after `after`.
 pub fn heads_after(after: Option<&ConversationId>, kept: Kept) -> (Vec<u8>, Vec<u8>) {
     let (from, to) = keys::states(kept.kind());
     let next = after.map(|after| {

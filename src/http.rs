@@ -17,6 +17,7 @@ pub mod notify;
 pub mod ops;
 pub mod pages;
 pub mod poll;
+pub mod preferences;
 pub mod publish;
 pub mod routes;
 pub mod session;

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::UnixMs;
 use crate::event::Key;
 use crate::features::receipts::{self, GATHERED, Reached, Receipts};
-use crate::id::{Epoch, Position, Random, UserNo, parse_seq};
+use crate::id::{Epoch, Position, Random, UserNo};
 use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
 use crate::store::{Store, keys};
 
-const ACKS: u8 = b'a';
+pub const ACKS: u8 = b'a';
 /// Acks written in one commit.
 const COMMIT_ACKS: usize = 200;
 
@@ -73,11 +74,12 @@ fn advance(
 ) -> Result<u64, StoreError> {
     let key = key(user, device);
     let before = read(transaction, &key, position.epoch)?;
-    if before.acked >= position.seq {
-        return Ok(before.acked);
+    if before.seq >= position.seq {
+        return Ok(before.seq);
     }
     let after = Acked {
-        acked: position.seq,
+        seq: position.seq,
+        acked_ms: transaction.now_ms(),
         ..before
     };
     transaction.put(key, after.encode(position.epoch));
@@ -87,7 +89,8 @@ fn advance(
 /// What is known of one device in one life of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Acked {
-    acked: u64,
+    seq: u64,
+    acked_ms: UnixMs,
     /// The row of the unnamed device alone: how far the log was looked through for messages whose senders are told
     /// that they were delivered. It may be behind, never ahead.
     told: u64,
@@ -95,44 +98,59 @@ struct Acked {
 
 impl Acked {
     fn encode(self, epoch: Epoch) -> Vec<u8> {
-        let position = Position {
-            epoch,
-            seq: self.acked,
-        };
-        format!("{position} {}", self.told).into_bytes()
+        let seq = self.seq;
+        let position = Position { epoch, seq };
+        format!("{position} {} {}", self.acked_ms, self.told).into_bytes()
     }
 
-    fn decode(row: &[u8], epoch: Epoch) -> Option<Acked> {
-        let text = std::str::from_utf8(row).ok()?;
-        let (position, told) = text.split_once(' ')?;
-        let position: Position = position.parse().ok()?;
-        let told = parse_seq(told).ok()?;
-        let acked = position.seq;
-        (position.epoch == epoch).then_some(Acked { acked, told })
+    fn decode(row: &[u8]) -> Option<(Epoch, Acked)> {
+        let mut words = std::str::from_utf8(row).ok()?.split(' ');
+        let position: Position = words.next()?.parse().ok()?;
+        let acked = Acked {
+            seq: position.seq,
+            acked_ms: words.next()?.parse().ok()?,
+            told: words.next()?.parse().ok()?,
+        };
+        words.next().is_none().then_some((position.epoch, acked))
     }
 }
 
 /// A row of an earlier life of the log counts as none.
 fn read(transaction: &Transaction<'_>, key: &[u8], epoch: Epoch) -> Result<Acked, StoreError> {
-    let row = transaction.get(key)?;
-    Ok(row
-        .and_then(|row| Acked::decode(&row, epoch))
-        .unwrap_or_default())
+    let row = transaction.get(key)?.and_then(|row| Acked::decode(&row));
+    let acked = row.filter(|(of, _)| *of == epoch).map(|(_, acked)| acked);
+    Ok(acked.unwrap_or_default())
 }
 
-/// The devices of a user and the seq that each has acked in the present life of the log.
+/// How far one device has come, and when it said so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    pub name: String,
+    pub acked: Position,
+    pub acked_ms: UnixMs,
+}
+
+/// The user's devices after `after`, at most `count_max`, in the order of their names.
 pub fn devices(
     transaction: &Transaction<'_>,
     user: UserNo,
-) -> Result<Vec<(String, u64)>, StoreError> {
-    let from = key(user, "");
-    let mut to = from.clone();
-    to.push(u8::MAX);
-    let epoch = transaction.view(user).epoch;
-    let rows = transaction.scan(&from, &to, usize::MAX)?;
+    after: Option<&str>,
+    count_max: usize,
+) -> Result<Vec<Device>, StoreError> {
+    let first = key(user, "");
+    let to = [first.as_slice(), &[u8::MAX]].concat();
+    let from = after.map_or_else(
+        || first.clone(),
+        |after| [first.as_slice(), after.as_bytes(), &[0]].concat(),
+    );
+    let rows = transaction.scan(&from, &to, count_max)?;
     let device = |(key, row): (Vec<u8>, Vec<u8>)| {
-        let name = String::from_utf8(key[from.len()..].to_vec()).ok()?;
-        Some((name, Acked::decode(&row, epoch)?.acked))
+        let (epoch, Acked { seq, acked_ms, .. }) = Acked::decode(&row)?;
+        Some(Device {
+            name: String::from_utf8(key[first.len()..].to_vec()).ok()?,
+            acked: Position { epoch, seq },
+            acked_ms,
+        })
     };
     Ok(rows.into_iter().filter_map(device).collect())
 }
@@ -257,10 +275,11 @@ fn record(
     }
     let key = key(passed.user, UNNAMED);
     let before = read(transaction, &key, epoch)?;
-    let after = Acked {
-        acked: passed.position.seq.max(before.acked),
-        told: passed.reached.through.max(before.told),
-    };
+    let mut after = before;
+    if passed.position.seq > before.seq {
+        (after.seq, after.acked_ms) = (passed.position.seq, transaction.now_ms());
+    }
+    after.told = passed.reached.through.max(before.told);
     if after != before {
         transaction.put(key, after.encode(epoch));
     }
@@ -272,13 +291,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_counts_in_its_own_life_of_the_log_alone() {
-        let [epoch, other] = [1, 2].map(|life| Epoch::of(7, UserNo(1), life));
-        let acked = Acked { acked: 42, told: 7 };
-        assert_eq!(Acked::decode(&acked.encode(epoch), epoch), Some(acked));
-        assert_eq!(Acked::decode(&acked.encode(epoch), other), None);
-        for bad in ["", "q7m2kd-1", "q7m2kd-1 x", "1 1"] {
-            assert_eq!(Acked::decode(bad.as_bytes(), epoch), None, "{bad:?}");
+    fn a_row_reads_back_and_nothing_else_does() {
+        let epoch = Epoch::of(7, UserNo(1), 0);
+        let acked = Acked {
+            seq: 42,
+            acked_ms: 1_795_228_200_123,
+            told: 7,
+        };
+        assert_eq!(Acked::decode(&acked.encode(epoch)), Some((epoch, acked)));
+        for bad in [
+            "",
+            "q7m2kd-1",
+            "q7m2kd-1 1",
+            "q7m2kd-1 1 x",
+            "q7m2kd-1 1 1 1",
+            "1 1 1",
+        ] {
+            assert_eq!(Acked::decode(bad.as_bytes()), None, "{bad:?}");
         }
     }
 }

@@ -264,7 +264,7 @@ fn newest_of(
 }
 
 /// Writes down that senders are to hear of this read. How far they may hear of it is decided by the reader's choice
-/// at this moment: what was read unseen stays unseen.
+/// at this moment: what was read unseen stays unseen until a later read that may be seen passes it.
 fn note_due(
     transaction: &mut Transaction<'_>,
     id: &ConversationId,

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{any, get};
-use utoipa::openapi::HttpMethod::{Delete, Get, Post, Put};
+use utoipa::openapi::HttpMethod::{Delete, Get, Patch, Post, Put};
 
 use crate::http::docs::Access::{Admin, Public, Publish, User};
 use crate::http::docs::{self, Route, schemas};
 use crate::http::state::App;
 use crate::http::{
-    conversations, events, messages, notify, ops, pages, publish, session, socket, topics,
+    conversations, events, messages, notify, ops, pages, preferences, publish, session, socket,
+    topics,
 };
 
 /// Opens the description.
@@ -140,6 +141,18 @@ fn reading() -> Vec<Route> {
             .takes::<schemas::Ack>()
             .gives::<schemas::Acked>(200, "The position that is acked now.")
             .refuses(&["invalid_cursor", "cursor_not_here"]),
+        Route::new("Reading", User, (Get, "/v1/preferences"), preferences::show)
+            .says("One's choices", "")
+            .gives::<serde_json::Value>(200, "All of them."),
+        Route::new(
+            "Reading",
+            User,
+            (Patch, "/v1/preferences"),
+            preferences::change,
+        )
+        .says("Choose", "What is not named stays as it is.")
+        .takes::<serde_json::Value>()
+        .gives::<serde_json::Value>(200, "All of them."),
     ]
 }
 

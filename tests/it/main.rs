@@ -19,12 +19,11 @@ mod auth;
 mod bad_cursors;
 mod bad_http;
 mod commands;
-<<<<<<< HEAD
-mod described;
-=======
 mod conversations;
->>>>>>> aa3b0b6 (WIP talk)
+mod described;
 mod draining;
+mod groups;
+mod history;
 mod hostile;
 mod idempotency;
 mod keys;

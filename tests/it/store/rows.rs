@@ -38,7 +38,11 @@ fn some_key(rng: &mut Rng) -> Vec<u8> {
 }
 
 fn step(rng: &mut Rng) -> Step {
-    let (a, b) = (some_key(rng), some_key(rng));
+    let keys = [some_key(rng), some_key(rng)];
+    let (a, b) = match keys[0] <= keys[1] {
+        true => (keys[0].clone(), keys[1].clone()),
+        false => (keys[1].clone(), keys[0].clone()),
+    };
     match rng.u8(0..10) {
         0..=3 => Step::Put(a, vec![rng.u8(..)]),
         4..=5 => Step::Delete(a),

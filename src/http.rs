@@ -18,13 +18,16 @@ pub mod ops;
 pub mod pages;
 pub mod poll;
 pub mod preferences;
+pub mod presence;
 pub mod publish;
 pub mod routes;
 pub mod session;
+pub mod signals;
 pub mod socket;
 pub mod state;
 pub mod stream;
 pub mod topics;
+pub mod typing;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,8 +17,12 @@ use crate::http::caller::{self, Caller};
 use crate::http::error::Problem;
 use crate::http::messages;
 use crate::http::ops;
+use crate::http::presence;
+use crate::http::signals;
 use crate::http::state::App;
 use crate::http::stream::Stream;
+use crate::http::topics;
+use crate::http::typing;
 use crate::token::Claims;
 
 /// What is sent back for a command.
@@ -80,6 +84,17 @@ enum Command {
         upto: Option<u64>,
         message_ids: Option<Vec<String>>,
     },
+    Typing {
+        conversation: String,
+        state: String,
+    },
+    Presence {
+        status: String,
+        activity: Option<String>,
+        conn: Option<String>,
+    },
+    #[serde(skip)]
+    Signal(signals::Op),
     Ping,
 }
 
@@ -96,19 +111,23 @@ impl Command {
     fn parse(op: &str, text: &str) -> Result<Command, serde_json::Error> {
         match op {
             "send" => serde_json::from_str(text).map(Command::Send),
+            "signal" => serde_json::from_str(text).map(Command::Signal),
             _ => serde_json::from_str(text),
         }
     }
 }
 
 /// Ops of this version; others are told to be unknown.
-const KNOWN: [&str; 7] = [
+const KNOWN: [&str; 10] = [
     "auth",
     "ack",
     "subscribe",
     "unsubscribe",
     "send",
     "read",
+    "typing",
+    "presence",
+    "signal",
     "ping",
 ];
 /// A `ref` longer than this is refused.
@@ -188,6 +207,32 @@ impl Commands {
                 let request = messages::Read { upto, message_ids };
                 messages::read_of(&self.app, &self.claims, &conversation, request).await
             }
+            Command::Typing {
+                conversation,
+                state,
+            } => {
+                self.must_change()?;
+                typing::typing_of(&self.app, &self.claims, &conversation, &state).await?;
+                Ok(json!({}))
+            }
+            Command::Presence {
+                status,
+                activity,
+                conn,
+            } => {
+                self.may_write()?;
+                let change = presence::Change {
+                    status,
+                    activity,
+                    conn,
+                };
+                presence::put_of(&self.app, &self.claims, change).await
+            }
+            Command::Signal(op) => {
+                self.must_change()?;
+                signals::signal_of(&self.app, &self.claims, op).await?;
+                Ok(json!({}))
+            }
         }
     }
 
@@ -205,6 +250,11 @@ impl Commands {
     /// What HTTP asks of every write: a token that may, within its rate.
     fn may_write(&self) -> Result<(), Problem> {
         self.pace()?;
+        self.must_change()
+    }
+
+    /// A ticket only reads. What has a pace of its own asks for no more than that.
+    fn must_change(&self) -> Result<(), Problem> {
         match self.is_ticket {
             true => Err(Problem::forbidden("a ticket reads and changes nothing")),
             false => Ok(()),
@@ -230,7 +280,7 @@ impl Commands {
                 "the token's topics do not name this topic",
             ));
         }
-        subscribe::change(&self.app.store, topic, user, change).await?;
+        topics::change_of(&self.app, topic, user, change).await?;
         Ok(json!({}))
     }
 

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use utoipa::openapi::HttpMethod::{Delete, Get, Patch, Post, Put};
 
 use crate::event::{ConversationId, UserId};
+use crate::features::acquaintance::SPREAD_MEMBERS_MAX;
 use crate::features::conversation::asker::{Asker, ConversationError};
 use crate::features::conversation::list::{self, ListPlace};
 use crate::features::conversation::{self, Creation, Name};
@@ -26,6 +27,7 @@ use crate::http::docs::{Route, schemas};
 use crate::http::error::Problem;
 use crate::http::publish::{caller_key, idempotency_key, new_id};
 use crate::http::state::App;
+use crate::id::UserNo;
 use crate::token::Claims;
 
 const TAG: &str = "Conversations";
@@ -172,8 +174,20 @@ pub async fn create(
             .collect(),
     };
     app.receipts.expect_messages();
-    let made_of = conversation::create(&app.store, &app.random, asker, creation).await?;
-    Ok(made(made_of.0, made_of.1))
+    let members: Vec<UserId> = creation.members.iter().cloned().collect();
+    let (told, is_new) = conversation::create(&app.store, &app.random, asker, creation).await?;
+    if is_new {
+        acquaint(&app, &members);
+    }
+    Ok(made(told, is_new))
+}
+
+/// Those who share a conversation now hear how the others are.
+fn acquaint(app: &App, newcomers: &[UserId]) {
+    if newcomers.len() <= SPREAD_MEMBERS_MAX {
+        let users = newcomers.iter().filter_map(|name| app.store.find(name));
+        app.presence.acquainted(&users.collect::<Vec<UserNo>>());
+    }
 }
 
 /// A user makes conversations that it is in itself; a backend makes them of exactly those it names.
@@ -322,7 +336,8 @@ pub async fn join(
 ) -> Result<StatusCode, Problem> {
     let (id, user): (ConversationId, UserId) = (id.parse()?, user.parse()?);
     let (asker, max) = (asker(&caller.claims), app.config.limits.recipients);
-    conversation::join(&app.store, &app.random, asker, id, user, max).await?;
+    conversation::join(&app.store, &app.random, asker, id, user.clone(), max).await?;
+    acquaint(&app, &[user]);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -116,9 +116,10 @@ pub async fn send_of(
     key: Option<Key>,
     request: Send,
 ) -> Result<Sent, Problem> {
+    let conversation: ConversationId = conversation.parse()?;
     let sending = Sending {
         id: new_id(app, app.clock.now_ms()),
-        conversation: conversation.parse()?,
+        conversation: conversation.clone(),
         content: request.content.parse()?,
         client_id: request.client_id.as_deref().map(str::parse).transpose()?,
         data: request.data.as_deref().map(Json::checked).transpose()?,
@@ -127,10 +128,13 @@ pub async fn send_of(
     };
     let mut sent = message::send(&app.store, &app.random, asker(claims), sending).await?;
     after_message(app, &mut sent);
+    if let Some(sender) = app.store.find(&claims.sub) {
+        app.typing.cleared(&conversation, sender);
+    }
     Ok(sent)
 }
 
-/// What a new message brings with it once it is stable. Whoever has sent one has stopped typing it.
+/// What a new message brings with it once it is stable.
 fn after_message(app: &App, sent: &mut Sent) {
     if sent.is_duplicate {
         app.metrics.duplicates.inc();

@@ -121,7 +121,11 @@ pub async fn state(State(app): State<Arc<App>>, caller: Caller) -> Result<Respon
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    Ok((headers, snapshot(&app.store, user).await?.json).into_response())
+    Ok((
+        headers,
+        snapshot(&app.store, &app.presence, user).await?.json,
+    )
+        .into_response())
 }
 
 #[derive(Deserialize)]

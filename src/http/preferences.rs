@@ -13,6 +13,7 @@ use crate::features::preferences::{self, Change};
 use crate::http::body::StrictJson;
 use crate::http::caller::Caller;
 use crate::http::error::Problem;
+use crate::http::presence;
 use crate::http::state::App;
 
 pub async fn show(State(app): State<Arc<App>>, caller: Caller) -> Result<JsonBody<Value>, Problem> {
@@ -30,5 +31,6 @@ pub async fn change(
 ) -> Result<JsonBody<Value>, Problem> {
     let user = caller.user().clone();
     let changed = preferences::change(&app.store, user, change).await?;
+    presence::chosen(&app, caller.user(), &changed);
     Ok(JsonBody(json!(changed)))
 }

@@ -12,8 +12,8 @@ use crate::http::docs::Access::{Admin, Public, Publish, User};
 use crate::http::docs::{self, Route, schemas};
 use crate::http::state::App;
 use crate::http::{
-    conversations, events, messages, notify, ops, pages, preferences, publish, session, socket,
-    topics,
+    conversations, events, messages, notify, ops, pages, preferences, presence, publish, session,
+    signals, socket, topics, typing,
 };
 
 /// Opens the description.
@@ -90,6 +90,9 @@ pub fn table() -> Vec<Route> {
         publishing(),
         conversations::routes(),
         messages::routes(),
+        presence::routes(),
+        typing::routes(),
+        signals::routes(),
         sessions(),
         admin(),
         operation(),

@@ -44,6 +44,7 @@ const TOO_SLOW: u16 = 4008;
 const DRAINING: u16 = 4010;
 const TOO_MANY: u16 = 4029;
 const PROTOCOL_ERROR: u16 = 4400;
+const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
 const INTERNAL: u16 = 1011;
 
@@ -249,7 +250,7 @@ impl Conversation {
                 frame = self.socket.next_frame() => {
                     pinged = None;
                     ping_at = Instant::now() + ping_every;
-                    self.hear(&stream, &mut commands, frame).await
+                    self.hear(&mut stream, &mut commands, frame).await
                 }
                 turn = stream.turn(&mut frames) => self.tell(&mut stream, frames, turn).await,
                 () = tokio::time::sleep_until(timer) => match pinged {
@@ -269,14 +270,20 @@ impl Conversation {
     /// Takes one incoming message.
     async fn hear(
         &mut self,
-        stream: &Stream,
+        stream: &mut Stream,
         commands: &mut Commands,
         frame: Result<Frame, WebSocketError>,
     ) -> Result<(), End> {
         let frame = frame.map_err(End::Gone)?;
         match frame.opcode() {
             OpCode::Text => {}
-            OpCode::Close => return Err(End::Closed),
+            OpCode::Close => {
+                // A page that is reloaded says 1001 and comes back; `close()` says 1000 or nothing.
+                if matches!(frame.close_code(), None | Some(CloseCode::Normal)) {
+                    stream.ended(Closing::Left);
+                }
+                return Err(End::Closed);
+            }
             OpCode::Binary => return Err(End::Close(PROTOCOL_ERROR, "messages are JSON text")),
             // yawc answers pings; pongs only show that the peer lives.
             _ => return Ok(()),
@@ -353,6 +360,7 @@ fn close_code(closing: Closing) -> u16 {
         Closing::Disconnected => GOING_AWAY,
         Closing::Failed => INTERNAL,
         Closing::Slow => TOO_SLOW,
+        Closing::Left => NORMAL,
     }
 }
 

@@ -62,6 +62,18 @@ const ROWS: &[(&str, Who, &str)] = &[
     ("get_v1_conversations_id_messages", AnyUser, ""),
     ("delete_v1_conversations_id_messages_message", AnyUser, ""),
     ("post_v1_conversations_id_read", AnyUser, r#"{"upto":0}"#),
+    ("put_v1_presence", AnyUser, r#"{"status":"auto"}"#),
+    ("get_v1_presence", AnyUser, ""),
+    (
+        "post_v1_conversations_id_typing",
+        AnyUser,
+        r#"{"state":"start"}"#,
+    ),
+    (
+        "post_v1_conversations_id_signals",
+        AnyUser,
+        r#"{"kind":"a","data":1}"#,
+    ),
     ("post_v1_session", AnyUser, ""),
     ("delete_v1_session", Anyone, ""),
     ("post_v1_session_refresh", AnyUser, r#"{"conn":"none"}"#),

@@ -25,6 +25,11 @@ pub const CODES: &[Code] = &[
     code(400, "empty_batch", "a batch without events"),
     code(
         400,
+        "invalid_activity",
+        "activity is 1 to 64 characters without control characters",
+    ),
+    code(
+        400,
         "invalid_batch",
         "an item of an atomic batch is refused: `errors` says which; nothing was stored",
     ),
@@ -57,6 +62,7 @@ pub const CODES: &[Code] = &[
         "the body is not the JSON that this call takes; the message says where",
     ),
     code(400, "invalid_key", "not a key"),
+    code(400, "invalid_kind", "a kind is 1 to 32 of a-z 0-9 _ -"),
     code(
         400,
         "invalid_members",
@@ -76,6 +82,12 @@ pub const CODES: &[Code] = &[
     code(400, "invalid_read", "name either upto or message_ids"),
     code(400, "invalid_ref", "a ref is at most 128 bytes"),
     code(400, "invalid_revocation", "name either user or jti"),
+    code(400, "invalid_state", "state is start or stop"),
+    code(
+        400,
+        "invalid_status",
+        "status is online, away, busy, offline or auto",
+    ),
     code(400, "invalid_topic", "not a topic"),
     code(
         400,
@@ -103,6 +115,7 @@ pub const CODES: &[Code] = &[
         "too_many_recipients",
         "more users than limits.recipients",
     ),
+    code(400, "too_many_users", "at most 200 users in one call"),
     code(400, "unknown_op", "no op of this version"),
     code(
         400,
@@ -161,6 +174,11 @@ pub const CODES: &[Code] = &[
         413,
         "event_too_large",
         "the event is larger than limits.event_bytes",
+    ),
+    code(
+        413,
+        "signal_too_large",
+        "the data of a signal is at most 4096 bytes",
     ),
     code(
         415,

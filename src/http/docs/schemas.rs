@@ -180,6 +180,54 @@ pub struct Notify {
 }
 
 #[derive(ToSchema)]
+pub struct SetPresence {
+    /// online, away, busy, offline or auto.
+    status: String,
+    /// At most 64 characters, such as `responding`.
+    #[schema(required = false)]
+    activity: String,
+    /// The caller's connection of which this is the own state.
+    #[schema(required = false)]
+    conn: String,
+}
+
+/// How a user is. `last_seen` only while it is offline.
+#[derive(ToSchema)]
+pub struct Presence {
+    status: String,
+    activity: Option<String>,
+    last_seen: Option<String>,
+}
+
+#[derive(ToSchema)]
+pub struct OwnPresence {
+    user: String,
+    status: String,
+    activity: Option<String>,
+    last_seen: Option<String>,
+}
+
+/// By user id.
+#[derive(ToSchema)]
+pub struct Presences {
+    presence: std::collections::BTreeMap<String, Presence>,
+}
+
+#[derive(ToSchema)]
+pub struct Typing {
+    /// start or stop.
+    state: String,
+}
+
+#[derive(ToSchema)]
+pub struct LiveSignal {
+    /// 1 to 32 of `a-z 0-9 _ -`; the type of the event is `signal.<kind>`.
+    kind: String,
+    #[schema(required = false)]
+    data: Value,
+}
+
+#[derive(ToSchema)]
 pub struct Ack {
     cursor: String,
     #[schema(required = false)]

@@ -312,15 +312,15 @@ impl Cursor {
         let mut signals = self
             .subscriber
             .signals_after(&mut self.signals_seen, now_ms);
-        signals.retain(|signal| {
-            let is_own = self.conn.is_some() && signal.exclude_conn == self.conn;
-            !is_own
-                && self.filter.shows(
-                    signal.event_type.as_str(),
-                    signal.topic.as_ref().map(|topic| topic.as_str()),
-                )
-        });
+        signals.retain(|signal| self.hears(signal));
         (!signals.is_empty()).then_some(signals)
+    }
+
+    /// Whether the reader wants to hear of the signal: it did not cause it, and its filter shows it.
+    pub fn hears(&self, signal: &Signal) -> bool {
+        let is_own = self.conn.is_some() && signal.exclude_conn == self.conn;
+        let topic = signal.topic.as_ref().map(|topic| topic.as_str());
+        !is_own && self.filter.shows(signal.event_type.as_str(), topic)
     }
 
     /// Retention overtook the reader.

@@ -3,6 +3,7 @@
 //! Modules in reading order; a module names only those of lower layers (`tests/it/tidy.rs` holds the order).
 
 pub mod clock;
+pub mod deadlines;
 pub mod id;
 pub mod metrics;
 

@@ -3,10 +3,12 @@
 //! Promises: an event and its idempotency keys are one commit; a repeat gives the first result and appends nothing; a
 //! refused item changes nothing, and in an atomic batch nothing at all is changed. Signals go to open connections only.
 
+pub mod members;
+
 use std::sync::Arc;
 
 use crate::clock::UnixMs;
-use crate::event::{ConnId, Draft, Event, EventId, Key, Signal, Topic, UserId};
+use crate::event::{ConnId, ConversationId, Draft, Event, EventId, Key, Signal, Topic, UserId};
 use crate::id::{EPOCH_CHARS, Epoch, Position, UserNo};
 use crate::store::Store;
 use crate::store::keys;
@@ -24,6 +26,8 @@ pub enum Audience {
     User(UserId),
     Users(Vec<UserId>),
     Topic(Topic),
+    /// Its members.
+    Conversation(ConversationId),
 }
 
 /// One event on its way into logs.
@@ -52,6 +56,8 @@ pub struct Receipt {
 pub enum PublishError {
     #[error("the idempotency key was used before with another body")]
     Mismatch,
+    #[error("there is no such conversation")]
+    UnknownConversation,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -109,23 +115,19 @@ pub fn decide(
     transaction: &mut Transaction<'_>,
     publication: Publication,
 ) -> Result<Receipt, PublishError> {
-    for key in &publication.keys {
-        match recall(transaction, key)? {
-            Some(first) if first.fingerprint == publication.fingerprint => {
-                return Ok(Receipt {
-                    is_duplicate: true,
-                    ..first.receipt
-                });
-            }
-            Some(_) => return Err(PublishError::Mismatch),
-            None => {}
-        }
+    if let Some(first) = repeated(transaction, &publication.keys, &publication.fingerprint)? {
+        return Ok(first);
     }
     let audience = match &publication.to {
         Audience::User(name) => vec![transaction.user(name)],
         Audience::Users(names) => names.iter().map(|name| transaction.user(name)).collect(),
         Audience::Topic(topic) => transaction.subscribers(topic),
+        Audience::Conversation(conversation) => members::of(transaction, conversation)?,
     };
+    let is_of_members = matches!(publication.to, Audience::Conversation(_));
+    if is_of_members && audience.is_empty() {
+        return Err(PublishError::UnknownConversation);
+    }
     let id: EventId = publication
         .event
         .id()
@@ -149,12 +151,52 @@ pub fn decide(
         is_duplicate: false,
         position,
     };
+    remember(
+        transaction,
+        &publication.keys,
+        publication.fingerprint,
+        &receipt,
+    );
+    Ok(receipt)
+}
+
+/// The result of the first command that came under one of these keys, if there was one within the last day.
+pub fn repeated(
+    transaction: &Transaction<'_>,
+    keys: &[[u8; 16]],
+    fingerprint: &[u8; 16],
+) -> Result<Option<Receipt>, PublishError> {
+    for key in keys {
+        match recall(transaction, key)? {
+            Some(first) if first.fingerprint == *fingerprint => {
+                return Ok(Some(Receipt {
+                    is_duplicate: true,
+                    ..first.receipt
+                }));
+            }
+            Some(_) => return Err(PublishError::Mismatch),
+            None => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Remembers a command's result under its keys, in the commit that made it.
+pub fn remember(
+    transaction: &mut Transaction<'_>,
+    keys: &[[u8; 16]],
+    fingerprint: [u8; 16],
+    receipt: &Receipt,
+) {
+    fail::fail_point!("mutant_forget_keys", |_| ());
     let first = Remembered {
-        receipt,
-        fingerprint: publication.fingerprint,
+        receipt: receipt.clone(),
+        fingerprint,
     };
-    remember(transaction, &publication.keys, &first);
-    Ok(first.receipt)
+    let today = keys::day_of(transaction.now_ms());
+    for key in keys {
+        transaction.put(keys::remembered(today, key), encode(&first));
+    }
 }
 
 /// Everything that a repeat must have in common with the first; not the time, nor an id that the server made.
@@ -167,6 +209,7 @@ pub fn fingerprint(
     let names = match to {
         Audience::User(user) => format!("user {user}"),
         Audience::Topic(topic) => format!("topic {topic}"),
+        Audience::Conversation(conversation) => format!("conversation {conversation}"),
         Audience::Users(users) => {
             let mut names: Vec<&str> = users.iter().map(UserId::as_str).collect();
             names.sort_unstable();
@@ -216,14 +259,6 @@ fn recall(transaction: &Transaction<'_>, key: &[u8; 16]) -> Result<Option<Rememb
     Ok(None)
 }
 
-fn remember(transaction: &mut Transaction<'_>, keys: &[[u8; 16]], first: &Remembered) {
-    fail::fail_point!("mutant_forget_keys", |_| ());
-    let today = keys::day_of(transaction.now_ms());
-    for key in keys {
-        transaction.put(keys::remembered(today, key), encode(first));
-    }
-}
-
 fn encode(first: &Remembered) -> Vec<u8> {
     let receipt = &first.receipt;
     let mut row = first.fingerprint.to_vec();
@@ -271,7 +306,7 @@ pub async fn signal(
     wakes: &Wakes,
     to: &Audience,
     signal: Signal,
-) -> Result<u32, StoreError> {
+) -> Result<u32, PublishError> {
     let audience: Vec<UserNo> = match to {
         Audience::User(name) => store.find(name).into_iter().collect(),
         Audience::Users(names) => {
@@ -281,6 +316,17 @@ pub async fn signal(
             users
         }
         Audience::Topic(topic) => store.subscribers(topic.clone(), None, usize::MAX).await?,
+        Audience::Conversation(conversation) => {
+            let (from, to) = members::range(conversation);
+            let rows = store.range(from, to, usize::MAX).await?;
+            match rows.is_empty() {
+                true => return Err(PublishError::UnknownConversation),
+                false => rows
+                    .iter()
+                    .filter_map(|(key, _)| members::user_of(key))
+                    .collect(),
+            }
+        }
     };
     let signal = Arc::new(signal);
     for user in &audience {

@@ -18,10 +18,15 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::features::ack::Acks;
 use crate::features::badge::Badges;
+use crate::features::pointers::Pointers;
+use crate::features::presence::Presence;
+use crate::features::receipts::Receipts;
+use crate::features::retention;
 use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
+use crate::features::typing::Typing;
 use crate::http;
-use crate::http::connections::Connections;
+use crate::http::connections::{self, Connections};
 use crate::http::link::DeflatePools;
 use crate::http::state::App;
 use crate::id::Random;
@@ -31,7 +36,7 @@ use crate::secret::{self, SecretError};
 use crate::store::opening::OpenError;
 use crate::store::shared::StoreError;
 use crate::store::upkeep::Retention;
-use crate::store::{self, Surroundings};
+use crate::store::{self, Store, Surroundings};
 use crate::token::{self, Verifier};
 use crate::wake::Wakes;
 
@@ -109,10 +114,12 @@ pub async fn start_by(
     let store = opened.store.clone();
     let data_dir = config.server.data_dir.clone();
     let unreadable = |error| StartError::Store(data_dir.clone(), error);
+    let told = told_of_connections(&config, &store, &clock, (&wakes, &metrics));
+    let told = told.await.map_err(unreadable)?;
     let app = Arc::new(App {
         clock,
-        metrics: Arc::clone(&metrics),
-        wakes: wakes.clone(),
+        metrics,
+        wakes,
         limits: Limits::new(&limit_settings(&config)),
         verifier: Arc::clone(&verifier),
         secret,
@@ -120,7 +127,11 @@ pub async fn start_by(
         tickets: Tickets::load(&store).await.map_err(unreadable)?,
         acks: Acks::default(),
         badges: Badges::default(),
-        connections: Connections::new(wakes, metrics),
+        receipts: Receipts::load(&store).await.map_err(unreadable)?,
+        presence: told.presence.clone(),
+        typing: told.typing.clone(),
+        pointers: Pointers::default(),
+        connections: Connections::new(told),
         deflate: DeflatePools::default(),
         sockets: TaskTracker::new(),
         random,
@@ -160,22 +171,78 @@ async fn open_store(
     opening.await.expect("opening catches the engine's panics")
 }
 
+/// Those who hear of connections that open and end; presence takes up who was here when the server stopped.
+async fn told_of_connections(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+    (wakes, metrics): (&Wakes, &Arc<Metrics>),
+) -> Result<connections::Told, StoreError> {
+    let presence = Presence::load(store, clock, config.presence.offline_after_seconds);
+    Ok(connections::Told {
+        wakes: wakes.clone(),
+        metrics: Arc::clone(metrics),
+        presence: presence.await?,
+        typing: Typing::new(config.typing.repeat_seconds, config.typing.clear_seconds),
+    })
+}
+
 fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToken) -> JoinSet<()> {
     let mut beside = JoinSet::new();
     beside.spawn(verifier.refresh_forever(stop.clone()));
-    beside.spawn(
-        app.acks
-            .clone()
-            .write_forever(app.store.clone(), stop.clone()),
-    );
+    beside.spawn(app.acks.clone().write_forever(
+        app.store.clone(),
+        app.receipts.clone(),
+        app.random.clone(),
+        stop.clone(),
+    ));
+    beside.spawn(app.receipts.clone().tell_forever(
+        app.store.clone(),
+        app.wakes.clone(),
+        app.random.clone(),
+        stop.clone(),
+    ));
+    beside.spawn(retention::keep_forever(
+        app.store.clone(),
+        app.badges.clone(),
+        app.config.conversations.message_retention_days,
+        stop.clone(),
+    ));
     beside.spawn(app.badges.clone().tell_forever(
         app.store.clone(),
         app.wakes.clone(),
         app.random.clone(),
         stop.clone(),
     ));
+    spawn_tellers(app, &mut beside, stop);
     beside.spawn(tidy_forever(Arc::clone(app), stop.clone()));
     beside
+}
+
+/// The tasks that tell what is not logged: presence, typing and live signals.
+fn spawn_tellers(app: &Arc<App>, beside: &mut JoinSet<()>, stop: &CancellationToken) {
+    let shared = || {
+        (
+            app.store.clone(),
+            app.wakes.clone(),
+            app.random.clone(),
+            stop.clone(),
+        )
+    };
+    let (store, wakes, random, stop) = shared();
+    beside.spawn(
+        app.presence
+            .clone()
+            .tell_forever(store, wakes, random, stop),
+    );
+    let (store, wakes, random, stop) = shared();
+    beside.spawn(app.typing.clone().tell_forever(store, wakes, random, stop));
+    let (store, wakes, random, stop) = shared();
+    beside.spawn(
+        app.pointers
+            .clone()
+            .tell_forever(store, wakes, random, stop),
+    );
 }
 
 /// Once a minute: forgets rates that no longer matter and tickets that are over.

@@ -1,8 +1,8 @@
 //! Per user with open connections: the wake that moves waiting cursors, and the signals of the moment.
 //!
 //! Promises: a wake carries no data, may merge with others or repeat, and is never lost by a subscriber that
-//! listened before it looked. Of the signals with one key only the latest is kept. It never knows what was committed:
-//! the log says that.
+//! listened before it looked. Of the signals with one key only the latest is kept, and no longer than until everyone who
+//! was connected has taken it. It never knows what was committed: the log says that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +40,16 @@ pub struct Wake {
 struct Signals {
     /// Counts signals; a cursor remembers the count up to which it has seen them.
     newest: u64,
-    by_key: BTreeMap<String, (u64, Arc<Signal>)>,
+    by_key: BTreeMap<String, Kept>,
+}
+
+/// A signal that somebody has not taken yet.
+struct Kept {
+    number: u64,
+    /// Subscribers that were there when it came and have not taken it. One that left without taking it is counted for
+    /// as long as the signal lives, which `SIGNALS_MAX` bounds.
+    left: u32,
+    signal: Arc<Signal>,
 }
 
 /// One open connection's hold on its user's wake.
@@ -86,7 +95,8 @@ impl Wakes {
         let Some(wake) = self.find(user) else {
             return false;
         };
-        wake.signals.lock().put(signal);
+        let subscribers = wake.subscribers.load(Ordering::Relaxed);
+        wake.signals.lock().put(signal, subscribers);
         wake.wake();
         true
     }
@@ -110,12 +120,16 @@ impl Wake {
 }
 
 impl Signals {
-    fn put(&mut self, signal: Arc<Signal>) {
+    fn put(&mut self, signal: Arc<Signal>, subscribers: u32) {
         self.newest += 1;
-        self.by_key
-            .insert(signal.key.clone(), (self.newest, signal));
+        let kept = Kept {
+            number: self.newest,
+            left: subscribers,
+            signal,
+        };
+        self.by_key.insert(kept.signal.key.clone(), kept);
         if self.by_key.len() > SIGNALS_MAX {
-            let oldest = self.by_key.iter().min_by_key(|(_, (number, _))| *number);
+            let oldest = self.by_key.iter().min_by_key(|(_, kept)| kept.number);
             if let Some(key) = oldest.map(|(key, _)| key.clone()) {
                 self.by_key.remove(&key);
             }
@@ -150,13 +164,17 @@ impl Subscriber {
                 .expires_ms
                 .is_none_or(|expires_ms| expires_ms > now_ms)
         };
-        signals.by_key.retain(|_, (_, signal)| is_live(signal));
-        let mut fresh: SmallVec<[(u64, Arc<Signal>); 2]> = signals
-            .by_key
-            .values()
-            .filter(|(number, _)| *number > *seen)
-            .cloned()
-            .collect();
+        let mut fresh: SmallVec<[(u64, Arc<Signal>); 2]> = SmallVec::new();
+        signals.by_key.retain(|_, kept| {
+            if !is_live(&kept.signal) {
+                return false;
+            }
+            if kept.number > *seen {
+                fresh.push((kept.number, Arc::clone(&kept.signal)));
+                kept.left = kept.left.saturating_sub(1);
+            }
+            kept.left > 0
+        });
         *seen = signals.newest;
         drop(signals);
         fresh.sort_unstable_by_key(|(number, _)| *number);
@@ -215,6 +233,21 @@ mod tests {
         let mut seen = 0;
         wakes.signal(UserNo(1), signal(1, Some(50)));
         assert!(subscriber.signals_after(&mut seen, 1_050).is_empty());
+    }
+
+    #[test]
+    fn what_everyone_has_taken_is_kept_no_longer() {
+        let wakes = Wakes::default();
+        let (first, second) = (wakes.subscribe(UserNo(1)), wakes.subscribe(UserNo(1)));
+        let (mut first_seen, mut second_seen) = (0, 0);
+        wakes.signal(UserNo(1), signal(1, None));
+        assert_eq!(first.signals_after(&mut first_seen, 1_000).len(), 1);
+        assert_eq!(second.wake.signals.lock().by_key.len(), 1, "one has not");
+        let late = wakes.subscribe(UserNo(1));
+        let mut late_seen = late.newest_signal();
+        assert!(late.signals_after(&mut late_seen, 1_000).is_empty());
+        assert_eq!(second.signals_after(&mut second_seen, 1_000).len(), 1);
+        assert!(second.wake.signals.lock().by_key.is_empty());
     }
 
     #[test]

@@ -94,6 +94,12 @@ pub struct TypingConfig {
 }
 
 #[derive(Debug, Clone)]
+pub struct ConversationsConfig {
+    /// `None`: messages stay as long as their conversation.
+    pub message_retention_days: Option<Duration>,
+}
+
+#[derive(Debug, Clone)]
 pub struct NotificationsConfig {
     pub digest_threshold: usize,
     pub digest_window_seconds: Duration,
@@ -279,6 +285,14 @@ pub fn typing(values: &Values) -> Result<TypingConfig, ConfigError> {
     Ok(TypingConfig {
         repeat_seconds: values.seconds("typing.repeat_seconds", 0.01..=3600.0)?,
         clear_seconds: values.seconds("typing.clear_seconds", 0.01..=3600.0)?,
+    })
+}
+
+pub fn conversations(values: &Values) -> Result<ConversationsConfig, ConfigError> {
+    const DAY_SECONDS: f64 = 86_400.0;
+    let days = values.fraction("conversations.message_retention_days", 0.0..=36500.0)?;
+    Ok(ConversationsConfig {
+        message_retention_days: (days > 0.0).then(|| Duration::from_secs_f64(days * DAY_SECONDS)),
     })
 }
 

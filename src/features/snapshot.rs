@@ -5,11 +5,15 @@
 
 use serde_json::json;
 
-use crate::features::{badge, preferences};
+use crate::features::presence::Presence;
+use crate::features::{badge, conversation, picture, preferences};
 use crate::id::{Position, UserNo};
 use crate::store::Store;
 use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
+
+/// Conversations told, those with the newest activity first.
+const CONVERSATIONS_MAX: usize = 200;
 
 pub struct Snapshot {
     pub position: Position,
@@ -17,17 +21,30 @@ pub struct Snapshot {
     pub json: String,
 }
 
-pub async fn snapshot(store: &Store, user: UserNo) -> Result<Snapshot, StoreError> {
-    store.look(move |transaction| read(transaction, user)).await
+pub async fn snapshot(
+    store: &Store,
+    presence: &Presence,
+    user: UserNo,
+) -> Result<Snapshot, StoreError> {
+    let presence = presence.clone();
+    store
+        .look(move |transaction| read(transaction, &presence, user))
+        .await
 }
 
-fn read(transaction: &Transaction<'_>, user: UserNo) -> Result<Snapshot, StoreError> {
+fn read(
+    transaction: &Transaction<'_>,
+    presence: &Presence,
+    user: UserNo,
+) -> Result<Snapshot, StoreError> {
     let position = transaction.position(user);
     let name = transaction.name(user);
     let badge = badge::count(transaction, user)?.to_json();
     let preferences = json!(preferences::of(transaction, user)?);
+    let conversations = conversation::list(transaction, user, CONVERSATIONS_MAX)?.join(",");
+    let presence = json!(picture::by_user(&presence.picture(transaction, user)?));
     let json = format!(
-        r#"{{"user":"{name}","cursor":"{position}","badge":{badge},"conversations":[],"notifications":[],"presence":{{}},"preferences":{preferences}}}"#
+        r#"{{"user":"{name}","cursor":"{position}","badge":{badge},"conversations":[{conversations}],"notifications":[],"presence":{presence},"preferences":{preferences}}}"#
     );
     Ok(Snapshot { position, json })
 }

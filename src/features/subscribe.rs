@@ -4,6 +4,7 @@
 //! itself only to topics that its token names.
 
 use crate::event::{Topic, UserId};
+use crate::features::acquaintance;
 use crate::store::Store;
 use crate::store::shared::StoreError;
 use crate::token::Claims;
@@ -32,10 +33,16 @@ pub async fn change(
             Change::Join => {
                 let user = transaction.user(&user);
                 transaction.subscribe(&topic, user);
+                if let Some(watched) = acquaintance::of_topic(&topic) {
+                    acquaintance::watch(transaction, user, &watched);
+                }
             }
             Change::Leave => {
                 if let Some(user) = transaction.find_user(&user) {
                     transaction.unsubscribe(&topic, user);
+                    if let Some(watched) = acquaintance::of_topic(&topic) {
+                        acquaintance::unwatch(transaction, user, &watched);
+                    }
                 }
             }
         }

@@ -70,11 +70,26 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Caller, Problem> {
-        let is_reading = matches!(parts.method, Method::GET | Method::HEAD);
-        let rule = if is_reading {
-            CookieRule::Plain
-        } else {
-            CookieRule::NeedsOrigin
+        let Unpaced(caller) = Unpaced::from_request_parts(parts, app).await?;
+        if !is_reading(parts) && !caller.claims.scope.may_publish() {
+            app.limits
+                .user_write(&caller.claims.sub)
+                .map_err(Problem::rate_limited)?;
+        }
+        Ok(caller)
+    }
+}
+
+/// A caller whose writes are not counted: what it asks for has a pace of its own.
+pub struct Unpaced(pub Caller);
+
+impl FromRequestParts<Arc<App>> for Unpaced {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Unpaced, Problem> {
+        let rule = match is_reading(parts) {
+            true => CookieRule::Plain,
+            false => CookieRule::NeedsOrigin,
         };
         let identified = identify(
             app,
@@ -84,14 +99,12 @@ impl FromRequestParts<Arc<App>> for Caller {
             rule,
         )
         .await;
-        let caller = identified.map_err(Problem::from)?;
-        if !is_reading && !caller.claims.scope.may_publish() {
-            app.limits
-                .user_write(&caller.claims.sub)
-                .map_err(Problem::rate_limited)?;
-        }
-        Ok(caller)
+        Ok(Unpaced(identified.map_err(Problem::from)?))
     }
+}
+
+fn is_reading(parts: &Parts) -> bool {
+    matches!(parts.method, Method::GET | Method::HEAD)
 }
 
 impl Caller {

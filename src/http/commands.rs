@@ -8,15 +8,21 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::event::{Key, Topic};
 use crate::features::subscribe::{self, Change};
 use crate::frame;
 use crate::http::caller::{self, Caller};
 use crate::http::error::Problem;
+use crate::http::messages;
 use crate::http::ops;
+use crate::http::presence;
+use crate::http::signals;
 use crate::http::state::App;
 use crate::http::stream::Stream;
+use crate::http::topics;
+use crate::http::typing;
 use crate::token::Claims;
 
 /// What is sent back for a command.
@@ -58,15 +64,72 @@ struct Envelope {
 #[derive(Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 enum Command {
-    Auth { token: String },
-    Ack { cursor: String, device: Option<Key> },
-    Subscribe { topic: Topic },
-    Unsubscribe { topic: Topic },
+    Auth {
+        token: String,
+    },
+    Ack {
+        cursor: String,
+        device: Option<Key>,
+    },
+    Subscribe {
+        topic: Topic,
+    },
+    Unsubscribe {
+        topic: Topic,
+    },
+    #[serde(skip)]
+    Send(SendCommand),
+    Read {
+        conversation: String,
+        upto: Option<u64>,
+        message_ids: Option<Vec<String>>,
+    },
+    Typing {
+        conversation: String,
+        state: String,
+    },
+    Presence {
+        status: String,
+        activity: Option<String>,
+        conn: Option<String>,
+    },
+    #[serde(skip)]
+    Signal(signals::Op),
     Ping,
 }
 
+/// Read by itself: only so does its `data` keep its bytes.
+#[derive(Deserialize)]
+struct SendCommand {
+    conversation: String,
+    content: String,
+    client_id: Option<String>,
+    data: Option<Box<RawValue>>,
+}
+
+impl Command {
+    fn parse(op: &str, text: &str) -> Result<Command, serde_json::Error> {
+        match op {
+            "send" => serde_json::from_str(text).map(Command::Send),
+            "signal" => serde_json::from_str(text).map(Command::Signal),
+            _ => serde_json::from_str(text),
+        }
+    }
+}
+
 /// Ops of this version; others are told to be unknown.
-const KNOWN: [&str; 5] = ["auth", "ack", "subscribe", "unsubscribe", "ping"];
+const KNOWN: [&str; 10] = [
+    "auth",
+    "ack",
+    "subscribe",
+    "unsubscribe",
+    "send",
+    "read",
+    "typing",
+    "presence",
+    "signal",
+    "ping",
+];
 /// A `ref` longer than this is refused.
 const REFERENCE_BYTES_MAX: usize = 128;
 
@@ -105,7 +168,7 @@ impl Commands {
                 &Problem::bad_request("unknown_op", "this op is not known here"),
             );
         }
-        let done = match serde_json::from_str::<Command>(text) {
+        let done = match Command::parse(&envelope.op, text) {
             Ok(command) => self.obey(stream, command).await,
             Err(error) => Err(Problem::bad_request("invalid_json", error.to_string())),
         };
@@ -131,6 +194,70 @@ impl Commands {
             }
             Command::Subscribe { topic } => self.change(topic, Change::Join).await,
             Command::Unsubscribe { topic } => self.change(topic, Change::Leave).await,
+            Command::Send(command) => {
+                self.may_write()?;
+                self.send(command).await
+            }
+            Command::Read {
+                conversation,
+                upto,
+                message_ids,
+            } => {
+                self.may_write()?;
+                let request = messages::Read { upto, message_ids };
+                messages::read_of(&self.app, &self.claims, &conversation, request).await
+            }
+            Command::Typing {
+                conversation,
+                state,
+            } => {
+                self.must_change()?;
+                typing::typing_of(&self.app, &self.claims, &conversation, &state).await?;
+                Ok(json!({}))
+            }
+            Command::Presence {
+                status,
+                activity,
+                conn,
+            } => {
+                self.may_write()?;
+                let change = presence::Change {
+                    status,
+                    activity,
+                    conn,
+                };
+                presence::put_of(&self.app, &self.claims, change).await
+            }
+            Command::Signal(op) => {
+                self.must_change()?;
+                signals::signal_of(&self.app, &self.claims, op).await?;
+                Ok(json!({}))
+            }
+        }
+    }
+
+    async fn send(&self, command: SendCommand) -> Result<serde_json::Value, Problem> {
+        let request = messages::Send {
+            content: command.content,
+            client_id: command.client_id,
+            data: command.data,
+        };
+        let (app, claims) = (&self.app, &self.claims);
+        let sent = messages::send_of(app, claims, &command.conversation, None, request).await?;
+        Ok(serde_json::from_str(&sent.json).expect("an object of our own"))
+    }
+
+    /// What HTTP asks of every write: a token that may, within its rate.
+    fn may_write(&self) -> Result<(), Problem> {
+        self.pace()?;
+        self.must_change()
+    }
+
+    /// A ticket only reads. What has a pace of its own asks for no more than that.
+    fn must_change(&self) -> Result<(), Problem> {
+        match self.is_ticket {
+            true => Err(Problem::forbidden("a ticket reads and changes nothing")),
+            false => Ok(()),
         }
     }
 
@@ -153,7 +280,7 @@ impl Commands {
                 "the token's topics do not name this topic",
             ));
         }
-        subscribe::change(&self.app.store, topic, user, change).await?;
+        topics::change_of(&self.app, topic, user, change).await?;
         Ok(json!({}))
     }
 

@@ -10,6 +10,9 @@ use dashmap::DashMap;
 
 use crate::clock::UnixMs;
 use crate::event::ConnId;
+use crate::features::people::Departure;
+use crate::features::presence::Presence;
+use crate::features::typing::Typing;
 use crate::id::UserNo;
 use crate::limits::Seat;
 use crate::metrics::{Ended, Metrics, Transport};
@@ -27,6 +30,8 @@ pub enum Closing {
     Failed,
     /// The reader took nothing for too long.
     Slow,
+    /// The reader closed in order, and said that it did not mean to come back.
+    Left,
 }
 
 impl Closing {
@@ -38,6 +43,17 @@ impl Closing {
             Closing::TokenExpired => "token_expired",
             Closing::Failed => "failed",
             Closing::Slow => "too_slow",
+            Closing::Left => "closed",
+        }
+    }
+
+    /// What the others make of it: an end on purpose shows at once, any other may be a moment's.
+    fn departure(self) -> Departure {
+        match self {
+            Closing::Revoked | Closing::Disconnected | Closing::TokenExpired | Closing::Left => {
+                Departure::Closed
+            }
+            Closing::Drain | Closing::Failed | Closing::Slow => Departure::Cut,
         }
     }
 }
@@ -74,16 +90,23 @@ impl Connection {
 pub struct Connections {
     by_id: DashMap<ConnId, Arc<Connection>>,
     is_draining: AtomicBool,
-    wakes: Wakes,
-    metrics: Arc<Metrics>,
+    told: Told,
+}
+
+/// Who is told of connections that open and end.
+pub struct Told {
+    pub wakes: Wakes,
+    pub metrics: Arc<Metrics>,
+    pub presence: Presence,
+    pub typing: Typing,
 }
 
 /// A listed connection; dropping it takes it off the list and gives its seat back.
 pub struct Listed {
     pub connection: Arc<Connection>,
     connections: Arc<Connections>,
-    /// Why it ended; "client" when the reader went away.
-    ended: &'static str,
+    /// Why it ended, unless the reader just went away.
+    ended: Option<Closing>,
     _seat: Seat,
 }
 
@@ -99,12 +122,11 @@ pub struct Newcomer<'a> {
 }
 
 impl Connections {
-    pub fn new(wakes: Wakes, metrics: Arc<Metrics>) -> Arc<Connections> {
+    pub fn new(told: Told) -> Arc<Connections> {
         Arc::new(Connections {
             by_id: DashMap::new(),
             is_draining: AtomicBool::new(false),
-            wakes,
-            metrics,
+            told,
         })
     }
 
@@ -131,18 +153,20 @@ impl Connections {
             written_seq: AtomicU64::new(0),
         });
         self.by_id.insert(id, Arc::clone(&connection));
-        self.metrics
+        self.told.presence.opened(user);
+        let metrics = &self.told.metrics;
+        metrics
             .connects
             .get_or_create(&Transport { transport })
             .inc();
-        self.metrics
+        metrics
             .subscribers
             .get_or_create(&Transport { transport })
             .inc();
         Listed {
             connection,
             connections: Arc::clone(self),
-            ended: "client",
+            ended: None,
             _seat: seat,
         }
     }
@@ -160,7 +184,7 @@ impl Connections {
             .issued_ms
             .store(claims.issued_ms.unwrap_or(0), Ordering::Relaxed);
         *connection.jti.lock() = claims.jti.as_deref().map(Into::into);
-        self.wakes.wake(connection.user);
+        self.told.wakes.wake(connection.user);
     }
 
     /// Ends the user's streams whose token was issued before.
@@ -192,7 +216,7 @@ impl Connections {
             .collect();
         for connection in &meant {
             connection.closing.store(reason, Ordering::Relaxed);
-            self.wakes.wake(connection.user);
+            self.told.wakes.wake(connection.user);
         }
         meant.len()
     }
@@ -200,7 +224,8 @@ impl Connections {
     /// Tells every stream to end, and refuses new ones.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
-        self.wakes.wake_all();
+        self.told.presence.freeze();
+        self.told.wakes.wake_all();
     }
 
     pub fn is_draining(&self) -> bool {
@@ -219,16 +244,28 @@ impl Listed {
         }
     }
 
-    pub fn ended(&mut self, reason: &'static str) {
-        self.ended = reason;
+    pub fn ended(&mut self, closing: Closing) {
+        self.ended = Some(closing);
     }
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.connections.by_id.remove(&self.connection.id);
-        let transport = self.connection.transport;
-        let metrics = &self.connections.metrics;
+        let connection = &self.connection;
+        self.connections.by_id.remove(&connection.id);
+        let transport = connection.transport;
+        let Told {
+            metrics,
+            presence,
+            typing,
+            ..
+        } = &self.connections.told;
+        let departure = self.ended.map_or(Departure::Cut, Closing::departure);
+        let left = presence.ended(connection.user, &connection.id, departure);
+        // Between two polls a reader is still there.
+        if left == 0 && transport != "poll" {
+            typing.gone(connection.user);
+        }
         metrics
             .subscribers
             .get_or_create(&Transport { transport })
@@ -237,7 +274,7 @@ impl Drop for Listed {
             .disconnects
             .get_or_create(&Ended {
                 transport,
-                reason: self.ended,
+                reason: self.ended.map_or("client", Closing::reason),
             })
             .inc();
     }

@@ -204,6 +204,10 @@ impl From<PublishError> for Problem {
                     message,
                 )
             }
+            PublishError::UnknownConversation => {
+                let message = "there is no such conversation";
+                Problem::new(StatusCode::NOT_FOUND, "unknown_conversation", message)
+            }
             PublishError::Store(error) => error.into(),
         }
     }

@@ -118,8 +118,8 @@ pub enum End {
     Broken(u16, &'static str),
     /// The peer does not take what we send.
     Slow,
-    /// The peer asked to close.
-    Closed,
+    /// The peer asked to close, with this code or none.
+    Closed(Option<u16>),
     /// The peer went.
     Gone,
 }
@@ -160,7 +160,10 @@ impl Link {
             OpCode::Pong | OpCode::Close if payload.len() > CONTROL_BYTES_MAX => {
                 return Err(End::Broken(PROTOCOL, "a control frame is too long"));
             }
-            OpCode::Close => return Err(End::Closed),
+            OpCode::Close => {
+                let code = payload.first_chunk::<2>().copied();
+                return Err(End::Closed(code.map(u16::from_be_bytes)));
+            }
             OpCode::Pong => return Ok(Some(Message::Pong)),
             OpCode::Ping => {
                 self.pong_until = Some(Instant::now() + self.bounds.write_time);
@@ -220,7 +223,7 @@ impl Link {
             End::Close(code, reason) | End::Broken(code, reason) => Some((code, reason)),
             End::Slow => Some((TOO_SLOW, "messages were not taken in time")),
             // yawc holds the answer to the peer's close, and sends it while it waits for what will not come.
-            End::Closed => {
+            End::Closed(_) => {
                 while self.socket.next_frame().await.is_ok() {}
                 None
             }

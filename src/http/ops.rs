@@ -105,10 +105,13 @@ pub async fn ack_of(
     };
     let position: Position = cursor.parse().map_err(malformed)?;
     let acked = ack::ack(&app.store, user, device, position).await;
-    acked.map_err(|error| match error {
+    let acked = acked.map_err(|error| match error {
         ack::AckError::Store(error) => error.into(),
         other => Problem::new(StatusCode::CONFLICT, "cursor_not_here", other.to_string()),
-    })
+    })?;
+    // The senders of what it passed hear of it with the acks that readers give by resuming.
+    app.acks.note(user, acked.seq);
+    Ok(acked)
 }
 
 /// `GET /v1/state`: everything a client shows, and the cursor from which it goes on.
@@ -118,7 +121,11 @@ pub async fn state(State(app): State<Arc<App>>, caller: Caller) -> Result<Respon
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    Ok((headers, snapshot(&app.store, user).await?.json).into_response())
+    Ok((
+        headers,
+        snapshot(&app.store, &app.presence, user).await?.json,
+    )
+        .into_response())
 }
 
 #[derive(Deserialize)]

@@ -14,12 +14,13 @@ use crate::cursor::start::Start;
 use crate::cursor::{Cursor, Delivery};
 use crate::frame::{PollEnd, PollPage};
 use crate::http::caller::Caller;
-use crate::http::connections::{Closing, Connections, Newcomer};
+use crate::http::connections::{Closing, Connections, Listed, Newcomer};
 use crate::http::error::Problem;
 use crate::http::events::{ReadQuery, opening, start};
+use crate::http::presence;
 use crate::http::state::App;
 use crate::http::stream::{self, DRAIN_RETRY_MS};
-use crate::id::Position;
+use crate::id::{Position, UserNo};
 use crate::metrics::{Outcome, Transport};
 use crate::store::read::PageBounds;
 
@@ -53,7 +54,7 @@ pub async fn page(
     let wished = opening.wish.start.clone();
     let mut cursor = Cursor::open(app.store.clone(), subscriber, user, opening.wish).await?;
     stream::count_start(app, user, &wished, &cursor);
-    let listed = Connections::list(
+    let mut listed = Connections::list(
         &app.connections,
         Newcomer {
             id: app
@@ -71,6 +72,9 @@ pub async fn page(
     );
     let deadline = Instant::now() + wait;
     let mut page = PollPage::default();
+    if start.is_none() {
+        write_picture(app, user, &cursor, &mut page).await?;
+    }
     while page.is_empty() && listed.closing().is_none() {
         let delivery = cursor.next(bounds, deadline).await?;
         if !write(app, &cursor, &mut page, delivery)
@@ -79,13 +83,7 @@ pub async fn page(
             break;
         }
     }
-    let poll_after_ms = match listed.closing() {
-        None => 0,
-        Some(Closing::Revoked) => return Err(Problem::unauthorized()),
-        Some(_) => app
-            .random
-            .between(*DRAIN_RETRY_MS.start(), *DRAIN_RETRY_MS.end()),
-    };
+    let poll_after_ms = end(app, &mut listed)?;
     let (position, head) = (cursor.position(), cursor.head());
     let is_more = position.seq < head.seq;
     Ok(response(
@@ -97,6 +95,33 @@ pub async fn page(
         })
         .freeze(),
     ))
+}
+
+/// One that names no position is told how others are and who types.
+async fn write_picture(
+    app: &App,
+    user: UserNo,
+    cursor: &Cursor,
+    page: &mut PollPage,
+) -> Result<(), Problem> {
+    let picture = presence::picture(app, user).await?;
+    let heard = picture.iter().filter(|signal| cursor.hears(signal));
+    heard.for_each(|signal| page.signal(signal));
+    Ok(())
+}
+
+/// How long to wait before the next poll, where this one was ended.
+fn end(app: &App, listed: &mut Listed) -> Result<u64, Problem> {
+    let Some(closing) = listed.closing() else {
+        return Ok(0);
+    };
+    listed.ended(closing);
+    match closing {
+        Closing::Revoked => Err(Problem::unauthorized()),
+        _ => Ok(app
+            .random
+            .between(*DRAIN_RETRY_MS.start(), *DRAIN_RETRY_MS.end())),
+    }
 }
 
 /// Adds one delivery to the page. Tells whether it may be the last: pings and the like do not count.

@@ -64,6 +64,7 @@ enum To<'a> {
     User(#[serde(borrow)] Cow<'a, str>),
     Users(#[serde(borrow)] Vec<Cow<'a, str>>),
     Topic(#[serde(borrow)] Cow<'a, str>),
+    Conversation(#[serde(borrow)] Cow<'a, str>),
 }
 
 #[derive(Deserialize)]
@@ -161,6 +162,16 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
         .parse()
         .map(Some)
         .map_err(|_| refused())
+}
+
+/// The hash under which an Idempotency-Key is known, to its caller alone; `place` names an item of a batch.
+pub fn caller_key(caller: &UserId, key: &Key, place: &str) -> [u8; 16] {
+    keys::hash(&[
+        b"key",
+        caller.as_str().as_bytes(),
+        key.as_str().as_bytes(),
+        place.as_bytes(),
+    ])
 }
 
 pub fn invalid_json(error: &serde_json::Error) -> Problem {
@@ -296,6 +307,7 @@ impl Request<'_> {
         let topic = match (&item.topic, &to) {
             (Some(topic), _) => Some(topic.parse()?),
             (None, Audience::Topic(topic)) => Some(topic.clone()),
+            (None, Audience::Conversation(conversation)) => Some(conversation.topic()),
             (None, _) => None,
         };
         let data = item
@@ -356,6 +368,7 @@ impl Request<'_> {
         Ok(match to {
             To::User(user) => Audience::User(user.parse()?),
             To::Topic(topic) => Audience::Topic(topic.parse()?),
+            To::Conversation(conversation) => Audience::Conversation(conversation.parse()?),
             To::Users(users) if users.is_empty() => {
                 return Err(Problem::bad_request("no_recipient", "users is empty"));
             }
@@ -376,15 +389,8 @@ impl Request<'_> {
     pub fn keys(&self, id: Option<&EventId>, index: Option<usize>) -> Vec<[u8; 16]> {
         let of_id = id.map(|id| keys::hash(&[b"id", id.as_str().as_bytes()]));
         let place = index.map_or(String::new(), |index| index.to_string());
-        let of_key = self.idempotency_key.as_ref().map(|key| {
-            let parts = [
-                b"key".as_slice(),
-                self.caller.as_str().as_bytes(),
-                key.as_str().as_bytes(),
-                place.as_bytes(),
-            ];
-            keys::hash(&parts)
-        });
+        let of_key = self.idempotency_key.as_ref();
+        let of_key = of_key.map(|key| caller_key(self.caller, key, &place));
         of_id.into_iter().chain(of_key).collect()
     }
 

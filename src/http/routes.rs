@@ -9,7 +9,10 @@ use axum::routing::{any, get};
 
 use crate::http::docs::{self, Route};
 use crate::http::state::App;
-use crate::http::{operation_routes, publishing_routes, reading_routes, socket};
+use crate::http::{
+    conversations, messages, operation_routes, presence, publishing_routes, reading_routes,
+    signals, socket, typing,
+};
 
 /// Opens the description.
 pub const INTRODUCTION: &str = "One durable log per user, read in every way a client can read. Success means stable: \
@@ -23,6 +26,7 @@ pub fn path_parameter(name: &str) -> &'static str {
         "topic" => "A topic: 1 to 128 of `A-Z a-z 0-9 _ . : @ / -`.",
         "conn" => "The id of an open connection, as `ready` tells it.",
         "path" => "The path of a file.",
+        "message" => "The id of a message.",
         _ => "An id.",
     }
 }
@@ -33,6 +37,11 @@ pub fn table() -> Vec<Route> {
         reading_routes::reading(),
         publishing_routes::publishing(),
         publishing_routes::topics(),
+        conversations::routes(),
+        messages::routes(),
+        presence::routes(),
+        typing::routes(),
+        signals::routes(),
         operation_routes::sessions(),
         operation_routes::admin(),
         operation_routes::operation(),

@@ -30,6 +30,7 @@ const TOO_SLOW: u16 = 4008;
 const DRAINING: u16 = 4010;
 const TOO_MANY: u16 = 4029;
 const PROTOCOL_ERROR: u16 = 4400;
+const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
 const INTERNAL: u16 = 1011;
 
@@ -189,7 +190,7 @@ impl Conversation {
                 message = self.link.next() => {
                     pinged = None;
                     ping_at = Instant::now() + ping_every;
-                    self.hear(&stream, &mut commands, message).await
+                    self.hear(&mut stream, &mut commands, message).await
                 }
                 turn = stream.turn(&mut frames) => self.tell(&mut stream, frames, turn).await,
                 () = tokio::time::sleep_until(timer) => match pinged {
@@ -209,10 +210,14 @@ impl Conversation {
     /// Takes one incoming message.
     async fn hear(
         &mut self,
-        stream: &Stream,
+        stream: &mut Stream,
         commands: &mut Commands,
         message: Result<Message, End>,
     ) -> Result<(), End> {
+        // A page that is reloaded says 1001 and comes back; `close()` says 1000 or nothing.
+        if matches!(message, Err(End::Closed(None | Some(NORMAL)))) {
+            stream.ended(Closing::Left);
+        }
         let text = match message? {
             Message::Text(text) => text,
             Message::Binary(_) => return Err(NOT_TEXT),
@@ -252,5 +257,6 @@ fn close_code(closing: Closing) -> u16 {
         Closing::Disconnected => GOING_AWAY,
         Closing::Failed => INTERNAL,
         Closing::Slow => TOO_SLOW,
+        Closing::Left => NORMAL,
     }
 }

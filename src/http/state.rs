@@ -12,8 +12,12 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::features::ack::Acks;
 use crate::features::badge::Badges;
+use crate::features::pointers::Pointers;
+use crate::features::presence::Presence;
+use crate::features::receipts::Receipts;
 use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
+use crate::features::typing::Typing;
 use crate::http::connections::Connections;
 use crate::http::link::DeflatePools;
 use crate::id::Random;
@@ -38,6 +42,10 @@ pub struct App {
     pub tickets: Tickets,
     pub acks: Acks,
     pub badges: Badges,
+    pub receipts: Receipts,
+    pub presence: Presence,
+    pub typing: Typing,
+    pub pointers: Pointers,
     pub connections: Arc<Connections>,
     pub deflate: DeflatePools,
     /// The tasks of open sockets; the server waits for them when it drains.

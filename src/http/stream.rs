@@ -20,6 +20,7 @@ use crate::frame::{Control, Layout, Ready};
 use crate::http::caller::Caller;
 use crate::http::connections::{Closing, Connections, Listed, Newcomer};
 use crate::http::error::Problem;
+use crate::http::presence;
 use crate::http::state::App;
 use crate::id::{Position, UserNo};
 use crate::limits::Full;
@@ -115,6 +116,8 @@ pub struct Stream {
     wants_snapshot: bool,
     /// The state comes before anything else. It is asked for in a turn of its own, which may be dropped while it waits.
     is_snapshot_due: bool,
+    /// How others are comes before any event, likewise in a turn of its own.
+    is_picture_due: bool,
     /// The badge that `ready` tells.
     badge: Badge,
     ping_every: Duration,
@@ -175,6 +178,7 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
         phase: Phase::Greeting,
         wants_snapshot,
         is_snapshot_due: wants_snapshot && !has_position,
+        is_picture_due: true,
         badge,
         ping_every: Duration::from_millis(
             app.random
@@ -248,6 +252,13 @@ impl Stream {
                     Err(error) => self.fail(frames, &error),
                 };
             }
+            if self.is_picture_due && self.cursor.pending_reset().is_none() {
+                match self.write_picture(frames).await {
+                    Ok(true) => return self.wrote(Turn::Goes),
+                    Ok(false) => {}
+                    Err(error) => return self.fail(frames, &error),
+                }
+            }
             if self.warn_of_expiry(frames) {
                 return self.wrote(Turn::Goes);
             }
@@ -264,7 +275,7 @@ impl Stream {
     fn wrote(&mut self, turn: Turn) -> Turn {
         self.written = Instant::now();
         if let Turn::Ends(closing) = turn {
-            self.listed.ended(closing.reason());
+            self.listed.ended(closing);
         }
         turn
     }
@@ -277,7 +288,7 @@ impl Stream {
 
     /// Names why the stream ended from outside, such as a write that timed out.
     pub fn ended(&mut self, closing: Closing) {
-        self.listed.ended(closing.reason());
+        self.listed.ended(closing);
     }
 
     fn greet(&mut self, frames: &mut Frames) {
@@ -308,7 +319,7 @@ impl Stream {
     }
 
     async fn write_snapshot(&mut self, frames: &mut Frames) -> Result<(), StoreError> {
-        let snapshot = snapshot(&self.app.store, self.user).await?;
+        let snapshot = snapshot(&self.app.store, &self.app.presence, self.user).await?;
         self.is_snapshot_due = false;
         self.cursor.skip_to(snapshot.position.seq);
         frames.control(
@@ -319,6 +330,22 @@ impl Stream {
             None,
         );
         Ok(())
+    }
+
+    /// Tells how others are and who types. Tells whether there was anything to tell.
+    async fn write_picture(&mut self, frames: &mut Frames) -> Result<bool, StoreError> {
+        let picture = presence::picture(&self.app, self.user).await?;
+        self.is_picture_due = false;
+        let mut heard = picture
+            .iter()
+            .filter(|signal| self.cursor.hears(signal))
+            .peekable();
+        let is_any = heard.peek().is_some();
+        for signal in heard {
+            frames.layout.signal(&mut frames.bytes, signal);
+            frames.ended();
+        }
+        Ok(is_any)
     }
 
     fn closing(&self) -> Option<Closing> {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::event::{Topic, UserId};
+use crate::features::acquaintance;
 use crate::features::subscribe::{self, Change};
 use crate::http::caller::Caller;
 use crate::http::error::Problem;
@@ -47,8 +48,23 @@ async fn change(
         let message = "this needs the scope publish, or one's own user and a topic that the token's topics name";
         return Err(Problem::forbidden(message));
     }
-    subscribe::change(&app.store, topic, user, change).await?;
+    change_of(&app, topic, user, change).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Changes a subscription, over HTTP and on sockets alike. One to a user's presence is told how that is.
+pub async fn change_of(
+    app: &App,
+    topic: Topic,
+    user: UserId,
+    change: Change,
+) -> Result<(), Problem> {
+    let watched = acquaintance::of_topic(&topic).filter(|_| change == Change::Join);
+    subscribe::change(&app.store, topic, user.clone(), change).await?;
+    if let (Some(watched), Some(watcher)) = (watched, app.store.find(&user)) {
+        app.presence.watched(app.store.find(&watched), watcher);
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]

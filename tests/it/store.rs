@@ -7,6 +7,8 @@ mod damage;
 mod logs;
 mod overlap;
 mod retention;
+mod rows;
+mod unread;
 mod whole;
 
 use std::ops::ControlFlow;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Lowest first. A file names only files of lower layers; inside a directory the parent names its children.
 const LAYERS: &[&[&str]] = &[
-    &["id", "clock", "metrics"],
+    &["id", "clock", "deadlines", "metrics"],
     &["event", "config", "secret"],
     &["wake", "frame", "token", "limits"],
     &["store"],

@@ -25,11 +25,17 @@ pub const CODES: &[Code] = &[
     code(400, "empty_batch", "a batch without events"),
     code(
         400,
+        "invalid_activity",
+        "activity is 1 to 64 characters without control characters",
+    ),
+    code(
+        400,
         "invalid_batch",
         "an item of an atomic batch is refused: `errors` says which; nothing was stored",
     ),
     code(400, "invalid_body", "the body could not be read to its end"),
     code(400, "invalid_conn", "not a connection id"),
+    code(400, "invalid_content", "content is 1 to 8000 characters"),
     code(400, "invalid_conversation_id", "not a conversation id"),
     code(400, "invalid_cursor", "not a position in a log"),
     code(
@@ -56,6 +62,13 @@ pub const CODES: &[Code] = &[
         "the body is not the JSON that this call takes; the message says where",
     ),
     code(400, "invalid_key", "not a key"),
+    code(400, "invalid_kind", "a kind is 1 to 32 of a-z 0-9 _ -"),
+    code(
+        400,
+        "invalid_members",
+        "too few members, or more than limits.recipients",
+    ),
+    code(400, "invalid_name", "name is 1 to 128 characters"),
     code(
         400,
         "invalid_notification",
@@ -66,8 +79,15 @@ pub const CODES: &[Code] = &[
         "invalid_query",
         "a query parameter out of bounds; the message says which",
     ),
+    code(400, "invalid_read", "name either upto or message_ids"),
     code(400, "invalid_ref", "a ref is at most 128 bytes"),
     code(400, "invalid_revocation", "name either user or jti"),
+    code(400, "invalid_state", "state is start or stop"),
+    code(
+        400,
+        "invalid_status",
+        "status is online, away, busy, offline or auto",
+    ),
     code(400, "invalid_topic", "not a topic"),
     code(
         400,
@@ -89,11 +109,13 @@ pub const CODES: &[Code] = &[
         "a type that the server keeps for itself",
     ),
     code(400, "too_many_events", "a batch holds at most 500 events"),
+    code(400, "too_many_ids", "a call names at most 1000 ids"),
     code(
         400,
         "too_many_recipients",
         "more users than limits.recipients",
     ),
+    code(400, "too_many_users", "at most 200 users in one call"),
     code(400, "unknown_op", "no op of this version"),
     code(
         400,
@@ -111,6 +133,7 @@ pub const CODES: &[Code] = &[
         "not_found",
         "not there, or not for the caller to know of",
     ),
+    code(404, "unknown_conversation", "no conversation to publish to"),
     code(
         405,
         "method_not_allowed",
@@ -121,10 +144,26 @@ pub const CODES: &[Code] = &[
         "not_acceptable",
         "events come as text/event-stream, application/x-ndjson or application/json",
     ),
+    code(409, "ahead_of_head", "upto is beyond the newest message"),
+    code(
+        409,
+        "conversation_full",
+        "the conversation has as many members as limits.recipients allows",
+    ),
     code(
         409,
         "cursor_not_here",
         "the cursor is of an earlier life of the log, or ahead of it",
+    ),
+    code(
+        409,
+        "direct_conversation",
+        "a 1:1 conversation has no name and keeps its two members",
+    ),
+    code(
+        409,
+        "too_many_conversations",
+        "a user is in as many conversations as one can be in",
     ),
     code(
         413,
@@ -135,6 +174,11 @@ pub const CODES: &[Code] = &[
         413,
         "event_too_large",
         "the event is larger than limits.event_bytes",
+    ),
+    code(
+        413,
+        "signal_too_large",
+        "the data of a signal is at most 4096 bytes",
     ),
     code(
         415,

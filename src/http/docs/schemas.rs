@@ -180,6 +180,54 @@ pub struct Notify {
 }
 
 #[derive(ToSchema)]
+pub struct SetPresence {
+    /// online, away, busy, offline or auto.
+    status: String,
+    /// At most 64 characters, such as `responding`.
+    #[schema(required = false)]
+    activity: String,
+    /// The caller's connection of which this is the own state.
+    #[schema(required = false)]
+    conn: String,
+}
+
+/// How a user is. `last_seen` only while it is offline.
+#[derive(ToSchema)]
+pub struct Presence {
+    status: String,
+    activity: Option<String>,
+    last_seen: Option<String>,
+}
+
+#[derive(ToSchema)]
+pub struct OwnPresence {
+    user: String,
+    status: String,
+    activity: Option<String>,
+    last_seen: Option<String>,
+}
+
+/// By user id.
+#[derive(ToSchema)]
+pub struct Presences {
+    presence: std::collections::BTreeMap<String, Presence>,
+}
+
+#[derive(ToSchema)]
+pub struct Typing {
+    /// start or stop.
+    state: String,
+}
+
+#[derive(ToSchema)]
+pub struct LiveSignal {
+    /// 1 to 32 of `a-z 0-9 _ -`; the type of the event is `signal.<kind>`.
+    kind: String,
+    #[schema(required = false)]
+    data: Value,
+}
+
+#[derive(ToSchema)]
 pub struct Ack {
     cursor: String,
     #[schema(required = false)]
@@ -199,6 +247,119 @@ pub struct Subscribers {
     next: Option<String>,
 }
 
+#[derive(ToSchema)]
+pub struct CreateConversation {
+    members: Vec<String>,
+    /// 1 to 128 characters.
+    #[schema(required = false)]
+    name: String,
+}
+
+/// A 1:1 or a group. `unread` and `read_upto` are the caller's own.
+#[derive(ToSchema)]
+pub struct Conversation {
+    id: String,
+    direct: bool,
+    name: Option<String>,
+    /// The first 100 of them.
+    members: Vec<String>,
+    member_count: u64,
+    created: String,
+    /// The newest message or change.
+    updated: String,
+    /// The `n` of the newest message.
+    head: u64,
+    #[schema(required = false)]
+    last_message: Message,
+    #[schema(required = false)]
+    unread: u64,
+    #[schema(required = false)]
+    read_upto: u64,
+}
+
+#[derive(ToSchema)]
+pub struct Conversations {
+    conversations: Vec<Conversation>,
+    /// `before` of the next page; null on the last.
+    next: Option<String>,
+}
+
+#[derive(ToSchema)]
+pub struct RenameConversation {
+    name: String,
+}
+
+#[derive(ToSchema)]
+pub struct Members {
+    members: Vec<String>,
+    /// `after` of the next page; null on the last.
+    next: Option<String>,
+}
+
+#[derive(ToSchema)]
+pub struct SendMessage {
+    /// 1 to 8000 characters.
+    content: String,
+    #[schema(required = false)]
+    client_id: String,
+    #[schema(required = false)]
+    data: Value,
+}
+
+/// One message. How far it has come is told to its sender alone.
+#[derive(ToSchema)]
+pub struct Message {
+    id: String,
+    conversation_id: String,
+    /// 1, 2, 3 … in its conversation.
+    n: u64,
+    sender: String,
+    content: String,
+    time: String,
+    client_id: Option<String>,
+    #[schema(required = false)]
+    data: Value,
+    /// `sent`, `delivered` or `read`: what all have reached to whom it was sent.
+    #[schema(required = false)]
+    status: String,
+    /// In groups.
+    #[schema(required = false)]
+    delivered_to: u64,
+    #[schema(required = false)]
+    read_by: u64,
+    /// A tombstone.
+    #[schema(required = false)]
+    deleted: bool,
+    #[schema(required = false)]
+    duplicate: bool,
+}
+
+#[derive(ToSchema)]
+pub struct History {
+    messages: Vec<Message>,
+    head: u64,
+    /// The `n` of the oldest message that is kept.
+    floor: u64,
+    more: bool,
+}
+
+/// Either `upto` or `message_ids`.
+#[derive(ToSchema)]
+pub struct ReadMessages {
+    #[schema(required = false)]
+    upto: u64,
+    /// At most 1000.
+    #[schema(required = false)]
+    message_ids: Vec<String>,
+}
+
+#[derive(ToSchema)]
+pub struct ReadAnswer {
+    conversation_id: String,
+    upto: u64,
+    unread: u64,
+}
+
 /// How much the user has not seen.
 #[derive(ToSchema)]
 pub struct Badge {
@@ -213,7 +374,7 @@ pub struct State {
     user: String,
     cursor: String,
     badge: Badge,
-    conversations: Vec<Value>,
+    conversations: Vec<Conversation>,
     notifications: Vec<Value>,
     presence: Value,
     preferences: Value,

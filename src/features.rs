@@ -5,16 +5,22 @@
 
 // Each kind of row begins with a byte of its own, listed here so that no two features share one:
 // `a` acks · `b` messages · `B` message ids · `c` conversations · `d` 1:1 of two users · `f` gathered feed events ·
-// `g` gathered notifications · `h` inbox heads · `j` revoked tokens · `m` members of a conversation · `n` inbox ·
-// `N` inbox ids · `o` a sender's own messages · `p` preferences · `q` tickets · `r` revoked users · `s` presence ·
-// `u` conversations of a user
+// `F` their topics · `g` gathered notifications · `h` inbox heads · `j` revoked tokens · `m` members of a conversation ·
+// `n` inbox · `N` inbox ids · `o` a sender's own messages · `p` preferences · `q` tickets · `r` revoked users · `s`
+// presence · `u` conversations of a user · `w` unread notifications
 
 pub mod ack;
 pub mod badge;
 pub mod conversation;
+pub mod digest;
+pub mod entity;
+pub mod feed;
 pub mod inbox;
+pub mod news;
+pub mod notification;
 pub mod preferences;
 pub mod revoke;
+pub mod schedule;
 pub mod snapshot;
 pub mod subscribe;
 pub mod ticket;

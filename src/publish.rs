@@ -73,6 +73,13 @@ impl From<StoreError> for BatchError {
     }
 }
 
+impl Publication {
+    /// The rules of an ordinary publication, for a batch of several kinds.
+    pub fn decision(self) -> Decision {
+        Box::new(move |transaction| decide(transaction, self))
+    }
+}
+
 /// Commits one event.
 pub async fn publish(store: &Store, publication: Publication) -> Result<Receipt, PublishError> {
     let bytes = publication.event.json().len();
@@ -81,23 +88,23 @@ pub async fn publish(store: &Store, publication: Publication) -> Result<Receipt,
         .await
 }
 
-/// Commits all events or none.
+/// What is decided about one publication inside its commit.
+pub type Decision = Box<dyn FnOnce(&mut Transaction<'_>) -> Result<Receipt, PublishError> + Send>;
+
+/// Commits all events or none. `bytes` is about what they hold in memory.
 pub async fn publish_together(
     store: &Store,
-    batch: Vec<Publication>,
+    bytes: usize,
+    batch: Vec<Decision>,
 ) -> Result<Vec<Receipt>, BatchError> {
-    let bytes = batch
-        .iter()
-        .map(|publication| publication.event.json().len())
-        .sum();
     store
         .commit(bytes, move |transaction| {
-            let decide_at = |(index, publication)| {
+            let decide_at = |(index, decide): (usize, Decision)| {
                 let error = |error| BatchError {
                     index: Some(index),
                     error,
                 };
-                decide(transaction, publication).map_err(error)
+                decide(transaction).map_err(error)
             };
             batch.into_iter().enumerate().map(decide_at).collect()
         })
@@ -109,17 +116,8 @@ pub fn decide(
     transaction: &mut Transaction<'_>,
     publication: Publication,
 ) -> Result<Receipt, PublishError> {
-    for key in &publication.keys {
-        match recall(transaction, key)? {
-            Some(first) if first.fingerprint == publication.fingerprint => {
-                return Ok(Receipt {
-                    is_duplicate: true,
-                    ..first.receipt
-                });
-            }
-            Some(_) => return Err(PublishError::Mismatch),
-            None => {}
-        }
+    if let Some(first) = repeated(transaction, &publication.keys, &publication.fingerprint)? {
+        return Ok(first);
     }
     let audience = match &publication.to {
         Audience::User(name) => vec![transaction.user(name)],
@@ -149,12 +147,52 @@ pub fn decide(
         is_duplicate: false,
         position,
     };
+    remember(
+        transaction,
+        &publication.keys,
+        publication.fingerprint,
+        &receipt,
+    );
+    Ok(receipt)
+}
+
+/// The result of the first command that came under one of these keys, if there was one within the last day.
+pub fn repeated(
+    transaction: &Transaction<'_>,
+    keys: &[[u8; 16]],
+    fingerprint: &[u8; 16],
+) -> Result<Option<Receipt>, PublishError> {
+    for key in keys {
+        match recall(transaction, key)? {
+            Some(first) if first.fingerprint == *fingerprint => {
+                return Ok(Some(Receipt {
+                    is_duplicate: true,
+                    ..first.receipt
+                }));
+            }
+            Some(_) => return Err(PublishError::Mismatch),
+            None => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Remembers a command's result under its keys, in the commit that made it.
+pub fn remember(
+    transaction: &mut Transaction<'_>,
+    keys: &[[u8; 16]],
+    fingerprint: [u8; 16],
+    receipt: &Receipt,
+) {
+    fail::fail_point!("mutant_forget_keys", |_| ());
     let first = Remembered {
-        receipt,
-        fingerprint: publication.fingerprint,
+        receipt: receipt.clone(),
+        fingerprint,
     };
-    remember(transaction, &publication.keys, &first);
-    Ok(first.receipt)
+    let today = keys::day_of(transaction.now_ms());
+    for key in keys {
+        transaction.put(keys::remembered(today, key), encode(&first));
+    }
 }
 
 /// Everything that a repeat must have in common with the first; not the time, nor an id that the server made.
@@ -214,14 +252,6 @@ fn recall(transaction: &Transaction<'_>, key: &[u8; 16]) -> Result<Option<Rememb
         }
     }
     Ok(None)
-}
-
-fn remember(transaction: &mut Transaction<'_>, keys: &[[u8; 16]], first: &Remembered) {
-    fail::fail_point!("mutant_forget_keys", |_| ());
-    let today = keys::day_of(transaction.now_ms());
-    for key in keys {
-        transaction.put(keys::remembered(today, key), encode(first));
-    }
 }
 
 fn encode(first: &Remembered) -> Vec<u8> {

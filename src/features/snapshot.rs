@@ -5,11 +5,14 @@
 
 use serde_json::json;
 
-use crate::features::{badge, preferences};
+use crate::features::{badge, inbox, preferences};
 use crate::id::{Position, UserNo};
 use crate::store::Store;
 use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
+
+/// The newest notifications that a state tells; the others come by `GET /v1/notifications`.
+const NOTIFICATIONS_MAX: usize = 20;
 
 pub struct Snapshot {
     pub position: Position,
@@ -25,9 +28,18 @@ fn read(transaction: &Transaction<'_>, user: UserNo) -> Result<Snapshot, StoreEr
     let position = transaction.position(user);
     let name = transaction.name(user);
     let badge = badge::count(transaction, user)?.to_json();
+    let ask = inbox::Ask {
+        is_unread_only: false,
+        before: None,
+        limit: NOTIFICATIONS_MAX,
+    };
+    let page = inbox::page(transaction, user, &ask)?;
+    let notifications = json!(page.map(|page| page.notifications).unwrap_or_default());
+    let conversations = json!([]);
+    let presence = json!({});
     let preferences = json!(preferences::of(transaction, user)?);
     let json = format!(
-        r#"{{"user":"{name}","cursor":"{position}","badge":{badge},"conversations":[],"notifications":[],"presence":{{}},"preferences":{preferences}}}"#
+        r#"{{"user":"{name}","cursor":"{position}","badge":{badge},"conversations":{conversations},"notifications":{notifications},"presence":{presence},"preferences":{preferences}}}"#
     );
     Ok(Snapshot { position, json })
 }

@@ -9,7 +9,7 @@ use axum::routing::{any, get};
 
 use crate::http::docs::{self, Route};
 use crate::http::state::App;
-use crate::http::{operation_routes, publishing_routes, reading_routes, socket};
+use crate::http::{inbox_routes, operation_routes, publishing_routes, reading_routes, socket};
 
 /// Opens the description.
 pub const INTRODUCTION: &str = "One durable log per user, read in every way a client can read. Success means stable: \
@@ -33,6 +33,7 @@ pub fn table() -> Vec<Route> {
         reading_routes::reading(),
         publishing_routes::publishing(),
         publishing_routes::topics(),
+        inbox_routes::inbox(),
         operation_routes::sessions(),
         operation_routes::admin(),
         operation_routes::operation(),

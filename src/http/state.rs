@@ -12,6 +12,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::features::ack::Acks;
 use crate::features::badge::Badges;
+use crate::features::feed::Feeds;
+use crate::features::notification::Notifications;
 use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
 use crate::http::connections::Connections;
@@ -38,6 +40,8 @@ pub struct App {
     pub tickets: Tickets,
     pub acks: Acks,
     pub badges: Badges,
+    pub notifications: Notifications,
+    pub feeds: Feeds,
     pub connections: Arc<Connections>,
     pub deflate: DeflatePools,
     /// The tasks of open sockets; the server waits for them when it drains.

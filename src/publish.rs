@@ -79,6 +79,13 @@ impl From<StoreError> for BatchError {
     }
 }
 
+impl Publication {
+    /// The rules of an ordinary publication, for a batch of several kinds.
+    pub fn decision(self) -> Decision {
+        Box::new(move |transaction| decide(transaction, self))
+    }
+}
+
 /// Commits one event.
 pub async fn publish(store: &Store, publication: Publication) -> Result<Receipt, PublishError> {
     let bytes = publication.event.json().len();
@@ -87,23 +94,23 @@ pub async fn publish(store: &Store, publication: Publication) -> Result<Receipt,
         .await
 }
 
-/// Commits all events or none.
+/// What is decided about one publication inside its commit.
+pub type Decision = Box<dyn FnOnce(&mut Transaction<'_>) -> Result<Receipt, PublishError> + Send>;
+
+/// Commits all events or none. `bytes` is about what they hold in memory.
 pub async fn publish_together(
     store: &Store,
-    batch: Vec<Publication>,
+    bytes: usize,
+    batch: Vec<Decision>,
 ) -> Result<Vec<Receipt>, BatchError> {
-    let bytes = batch
-        .iter()
-        .map(|publication| publication.event.json().len())
-        .sum();
     store
         .commit(bytes, move |transaction| {
-            let decide_at = |(index, publication)| {
+            let decide_at = |(index, decide): (usize, Decision)| {
                 let error = |error| BatchError {
                     index: Some(index),
                     error,
                 };
-                decide(transaction, publication).map_err(error)
+                decide(transaction).map_err(error)
             };
             batch.into_iter().enumerate().map(decide_at).collect()
         })

@@ -18,6 +18,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::features::ack::Acks;
 use crate::features::badge::Badges;
+use crate::features::digest::{self, Digests};
+use crate::features::feed::Feeds;
+use crate::features::notification::Notifications;
 use crate::features::pointers::Pointers;
 use crate::features::presence::Presence;
 use crate::features::receipts::Receipts;
@@ -106,16 +109,17 @@ pub async fn start_by(
         metrics: Arc::clone(&metrics),
     };
     let opened = open_store(&config, surroundings).await?;
-    let secret = match config.auth.hs256_secret.expose_secret() {
-        "" => secret::read_or_make(&config.server.data_dir)?,
-        _ => config.auth.hs256_secret.clone(),
-    };
+    let secret = token_secret(&config)?;
     let verifier = Arc::new(Verifier::open(token_settings(&config, &secret)).await?);
     let store = opened.store.clone();
     let data_dir = config.server.data_dir.clone();
     let unreadable = |error| StartError::Store(data_dir.clone(), error);
     let told = told_of_connections(&config, &store, &clock, (&wakes, &metrics));
     let told = told.await.map_err(unreadable)?;
+    let badges = Badges::default();
+    let (notifications, feeds) = features(&config, &store, &badges, &random)
+        .await
+        .map_err(unreadable)?;
     let app = Arc::new(App {
         clock,
         metrics,
@@ -126,12 +130,14 @@ pub async fn start_by(
         revocations: Revocations::load(&store).await.map_err(unreadable)?,
         tickets: Tickets::load(&store).await.map_err(unreadable)?,
         acks: Acks::default(),
-        badges: Badges::default(),
+        badges,
         receipts: Receipts::load(&store).await.map_err(unreadable)?,
         presence: told.presence.clone(),
         typing: told.typing.clone(),
         pointers: Pointers::default(),
         connections: Connections::new(told),
+        notifications,
+        feeds,
         deflate: DeflatePools::default(),
         sockets: TaskTracker::new(),
         random,
@@ -187,6 +193,23 @@ async fn told_of_connections(
     })
 }
 
+/// The features that gather, with what was pending when the server stopped.
+async fn features(
+    config: &Config,
+    store: &store::Store,
+    badges: &Badges,
+    random: &Random,
+) -> Result<(Notifications, Feeds), StoreError> {
+    let notifications = Notifications {
+        inbox_max: config.notifications.inbox_max,
+        digests: Digests::load(digest_rule(config), store).await?,
+        badges: badges.clone(),
+        random: random.clone(),
+    };
+    let feeds = Feeds::load(store, config.feed.digest_seconds).await?;
+    Ok((notifications, feeds))
+}
+
 fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToken) -> JoinSet<()> {
     let mut beside = JoinSet::new();
     beside.spawn(verifier.refresh_forever(stop.clone()));
@@ -215,6 +238,16 @@ fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToke
         stop.clone(),
     ));
     spawn_tellers(app, &mut beside, stop);
+    beside.spawn(app.notifications.digests.clone().tell_forever(
+        app.store.clone(),
+        app.random.clone(),
+        stop.clone(),
+    ));
+    beside.spawn(app.feeds.clone().tell_forever(
+        app.store.clone(),
+        app.random.clone(),
+        stop.clone(),
+    ));
     beside.spawn(tidy_forever(Arc::clone(app), stop.clone()));
     beside
 }
@@ -327,6 +360,14 @@ fn store_settings(config: &Config) -> store::Settings {
     }
 }
 
+/// The configured secret, or the one that the data directory keeps.
+fn token_secret(config: &Config) -> Result<SecretString, SecretError> {
+    match config.auth.hs256_secret.expose_secret() {
+        "" => secret::read_or_make(&config.server.data_dir),
+        _ => Ok(config.auth.hs256_secret.clone()),
+    }
+}
+
 fn token_settings(config: &Config, secret: &SecretString) -> token::Settings {
     let auth = &config.auth;
     token::Settings {
@@ -335,6 +376,16 @@ fn token_settings(config: &Config, secret: &SecretString) -> token::Settings {
         jwks: auth.jwks.clone(),
         issuer: auth.issuer.clone(),
         audience: auth.audience.clone(),
+    }
+}
+
+fn digest_rule(config: &Config) -> digest::Rule {
+    let notifications = &config.notifications;
+    let window_ms = notifications.digest_window_seconds.as_millis();
+    digest::Rule {
+        threshold: notifications.digest_threshold,
+        window_ms: u64::try_from(window_ms).unwrap_or(u64::MAX),
+        every: notifications.digest_every_seconds,
     }
 }
 

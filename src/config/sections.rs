@@ -101,6 +101,7 @@ pub struct ConversationsConfig {
 
 #[derive(Debug, Clone)]
 pub struct NotificationsConfig {
+    pub inbox_max: u64,
     pub digest_threshold: usize,
     pub digest_window_seconds: Duration,
     pub digest_every_seconds: Duration,
@@ -300,6 +301,7 @@ pub fn notifications(values: &Values) -> Result<NotificationsConfig, ConfigError
     let every = values.seconds("notifications.digest_every_seconds", 0.01..=86400.0)?;
     let window = values.seconds("notifications.digest_window_seconds", 0.01..=86400.0)?;
     Ok(NotificationsConfig {
+        inbox_max: values.whole("notifications.inbox_max", 1..=1_000_000)?,
         digest_threshold: values.whole("notifications.digest_threshold", 1..=1_000_000)?,
         digest_window_seconds: window,
         digest_every_seconds: every,

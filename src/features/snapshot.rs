@@ -6,7 +6,7 @@
 use serde_json::json;
 
 use crate::features::presence::Presence;
-use crate::features::{badge, conversation, picture, preferences};
+use crate::features::{badge, conversation, inbox, picture, preferences};
 use crate::id::{Position, UserNo};
 use crate::store::Store;
 use crate::store::shared::StoreError;
@@ -14,6 +14,8 @@ use crate::store::transaction::Transaction;
 
 /// Conversations told, those with the newest activity first.
 const CONVERSATIONS_MAX: usize = 200;
+/// The newest notifications that a state tells; the others come by `GET /v1/notifications`.
+const NOTIFICATIONS_MAX: usize = 20;
 
 pub struct Snapshot {
     pub position: Position,
@@ -40,11 +42,18 @@ fn read(
     let position = transaction.position(user);
     let name = transaction.name(user);
     let badge = badge::count(transaction, user)?.to_json();
+    let ask = inbox::Ask {
+        is_unread_only: false,
+        before: None,
+        limit: NOTIFICATIONS_MAX,
+    };
+    let page = inbox::page(transaction, user, &ask)?;
+    let notifications = json!(page.map(|page| page.notifications).unwrap_or_default());
     let preferences = json!(preferences::of(transaction, user)?);
     let conversations = conversation::list(transaction, user, CONVERSATIONS_MAX)?.join(",");
     let presence = json!(picture::by_user(&presence.picture(transaction, user)?));
     let json = format!(
-        r#"{{"user":"{name}","cursor":"{position}","badge":{badge},"conversations":[{conversations}],"notifications":[],"presence":{presence},"preferences":{preferences}}}"#
+        r#"{{"user":"{name}","cursor":"{position}","badge":{badge},"conversations":[{conversations}],"notifications":{notifications},"presence":{presence},"preferences":{preferences}}}"#
     );
     Ok(Snapshot { position, json })
 }

@@ -25,6 +25,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrictJson<T> {
             return Err(Problem::new(status, "unsupported_media_type", message));
         }
         let body = Bytes::from_request(request, state).await?;
+        // A list would be taken for the fields of an object, one after the other.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            let message = "the body must be a JSON object";
+            return Err(Problem::bad_request("invalid_json", message));
+        }
         match serde_json::from_slice(&body) {
             Ok(value) => Ok(StrictJson(value)),
             Err(error) => {

@@ -1,7 +1,7 @@
 //! `POST /v1/users/{user}/notify`: one notification, as JSON or as the plain text that `curl -d` sends.
 //!
 //! Promises: lengths are bounded, links are the web's own schemes or a path, and a repeat with an Idempotency-Key
-//! appends nothing.
+//! adds nothing. Whether it is told at once, gathered or muted is decided by `features/notification`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,18 +13,19 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use crate::event::{Actor, Draft, Event, Invalid, Json, UserId};
+use crate::features::inbox::{Kind, Notification};
+use crate::features::notification;
 use crate::http::caller::Caller;
 use crate::http::error::Problem;
 use crate::http::publish::{
-    Checked, Request, idempotency_key, invalid_json, media_type, new_id, not_utf8, told,
-    unsupported,
+    Request, idempotency_key, invalid_json, media_type, new_id, not_utf8, told, unsupported,
 };
 use crate::http::state::App;
-use crate::publish::{Audience, Publication, fingerprint};
+use crate::publish::{Audience, fingerprint};
 
 /// A notification as a backend writes it.
 #[derive(Deserialize)]
@@ -72,8 +73,9 @@ pub async fn notify(
         idempotency_key: idempotency_key(&headers)?,
     };
     request.pace(1)?;
-    let publication = notice.publication(&request, user)?;
-    let receipt = request.send(Checked::Durable(publication)).await?;
+    let notice = notice.checked(&request, user)?;
+    let receipt = app.notifications.notify(&app.store, notice).await?;
+    request.count(&receipt);
     Ok((StatusCode::CREATED, JsonBody(told(&receipt))).into_response())
 }
 
@@ -90,20 +92,22 @@ impl<'a> Notice<'a> {
         }
     }
 
-    fn publication(&self, request: &Request<'_>, user: UserId) -> Result<Publication, Problem> {
+    fn checked(
+        &self,
+        request: &Request<'_>,
+        user: UserId,
+    ) -> Result<notification::Notice, Problem> {
+        let kind: Kind = self.kind.parse()?;
         self.check()?;
         let time_ms = request.app.clock.now_ms();
         let id = new_id(request.app, time_ms);
-        let data = self.data.map(Json::checked).transpose()?;
-        let notification = json!({
+        let mut data = json!({
             "kind": self.kind, "title": self.title, "body": self.body, "link": self.link,
             "actor": self.actor, "read": false,
         });
-        let mut notification = notification;
-        let with_id = |notification: &mut Value, id: &str| notification["id"] = id.into();
-        if let Some(data) = &data {
-            notification["data"] =
-                serde_json::from_str(data.as_str()).map_err(|error| invalid_json(&error))?;
+        if let Some(given) = self.data.map(Json::checked).transpose()? {
+            data["data"] =
+                serde_json::from_str(given.as_str()).map_err(|error| invalid_json(&error))?;
         }
         // A repeat has another id of its own, so the fingerprint is taken without it.
         let mut draft = Draft {
@@ -112,36 +116,24 @@ impl<'a> Notice<'a> {
             time_ms,
             topic: None,
             actor: self.actor.clone(),
-            data: Json::of(&notification),
+            data: Json::of(&data),
             exclude_conn: None,
         };
-        if draft.data.as_str().len() > request.app.config.limits.event_bytes {
-            let message = "the notification is larger than limits.event_bytes";
-            return Err(Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "event_too_large",
-                message,
-            ));
-        }
-        let to = Audience::User(user);
-        let fingerprint = fingerprint(&draft, &to, None, None);
-        with_id(&mut notification, id.as_str());
-        draft.data = Json::of(&notification);
-        Ok(Publication {
+        request.check_size(&draft.data)?;
+        let fingerprint = fingerprint(&draft, &Audience::User(user.clone()), None, None);
+        data["id"] = id.as_str().into();
+        draft.data = Json::of(&data);
+        Ok(notification::Notice {
+            to: user,
+            notification: Notification::new(id, kind, time_ms, data),
             event: Event::of(&draft),
             keys: request.keys(None, None),
-            to,
             fingerprint,
         })
     }
 
     fn check(&self) -> Result<(), Invalid> {
         let refused = |message: &str| Err(Invalid::new("invalid_notification", message));
-        let is_kind =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
-        if !(1..=32).contains(&self.kind.len()) || !self.kind.bytes().all(is_kind) {
-            return refused("kind must be 1 to 32 characters of a-z 0-9 _ -");
-        }
         if self.body.is_empty() && self.title.is_none() {
             return refused("a notification needs a body or a title");
         }

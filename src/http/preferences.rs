@@ -29,8 +29,10 @@ pub async fn change(
     caller: Caller,
     StrictJson(change): StrictJson<Change>,
 ) -> Result<JsonBody<Value>, Problem> {
+    change.check()?;
     let user = caller.user().clone();
-    let changed = preferences::change(&app.store, user, change).await?;
+    let changed =
+        preferences::change(&app.store, &app.feeds.auto, &app.random, user, change).await?;
     presence::chosen(&app, caller.user(), &changed);
     Ok(JsonBody(json!(changed)))
 }

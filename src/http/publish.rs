@@ -21,10 +21,11 @@ use crate::clock::rfc3339;
 use crate::event::{
     Actor, ConnId, Draft, Event, EventId, EventType, Invalid, Json, Key, Signal, UserId,
 };
+use crate::features::{entity, feed};
 use crate::http::caller::Caller;
 use crate::http::error::{ItemError, Problem};
 use crate::http::state::App;
-use crate::publish::{self, Audience, BatchError, Publication, Receipt, fingerprint};
+use crate::publish::{self, Audience, BatchError, Decision, Publication, Receipt, fingerprint};
 use crate::store::keys;
 
 /// Events in one request with `events`.
@@ -77,8 +78,11 @@ struct Batch<'a> {
 }
 
 /// One item, checked: it goes into logs, or to open connections only.
-pub enum Checked {
-    Durable(Publication),
+enum Checked {
+    Durable {
+        bytes: usize,
+        decide: Decision,
+    },
     Ephemeral {
         to: Audience,
         id: EventId,
@@ -256,11 +260,14 @@ impl Request<'_> {
     /// All items or none.
     async fn together(&self, items: &[&RawValue]) -> Result<axum::response::Response, Problem> {
         self.pace(items.len())?;
-        let mut publications = Vec::new();
+        let (mut decisions, mut all_bytes) = (Vec::new(), 0);
         let mut errors = Vec::new();
         for (index, item) in items.iter().enumerate() {
             match self.check(item.get(), Some(index)) {
-                Ok(Checked::Durable(publication)) => publications.push(publication),
+                Ok(Checked::Durable { bytes, decide }) => {
+                    all_bytes += bytes;
+                    decisions.push(decide);
+                }
                 Ok(Checked::Ephemeral { .. }) => {
                     let message = "an ephemeral event cannot be part of an atomic batch".to_owned();
                     errors.push(ItemError {
@@ -283,7 +290,7 @@ impl Request<'_> {
             );
             return Err(problem.with_errors(errors));
         }
-        match publish::publish_together(&self.app.store, publications).await {
+        match publish::publish_together(&self.app.store, all_bytes, decisions).await {
             Ok(receipts) => {
                 let results: Vec<Value> = receipts.iter().map(told).collect();
                 Ok(JsonBody(json!({ "results": results })).into_response())
@@ -315,19 +322,14 @@ impl Request<'_> {
             .map(Json::checked)
             .transpose()?
             .unwrap_or_else(Json::null);
-        if data.as_str().len() > self.app.config.limits.event_bytes {
-            let message = "the data of an event is larger than limits.event_bytes";
-            return Err(Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "event_too_large",
-                message,
-            ));
-        }
+        self.check_size(&data)?;
+        let event_type = EventType::published(&item.event_type)?;
+        entity::check(event_type.as_str(), &data)?;
         let time_ms = self.app.clock.now_ms();
         let given: Option<EventId> = item.id.as_deref().map(str::parse).transpose()?;
         let draft = Draft {
             id: given.clone().unwrap_or_else(|| new_id(self.app, time_ms)),
-            event_type: EventType::published(&item.event_type)?,
+            event_type,
             time_ms,
             topic,
             actor: item.actor,
@@ -356,12 +358,20 @@ impl Request<'_> {
             .into());
         }
         let fingerprint = fingerprint(&draft, &to, given.as_ref(), collapse_key.as_ref());
-        Ok(Checked::Durable(Publication {
+        let is_feed = feed::is_feed(&draft.event_type, &to);
+        let publication = Publication {
             event: Event::of(&draft),
             keys: self.keys(given.as_ref(), index),
             to,
             fingerprint,
-        }))
+        };
+        Ok(Checked::Durable {
+            bytes: publication.event.json().len(),
+            decide: match is_feed {
+                true => self.app.feeds.decision(publication, collapse_key),
+                false => publication.decision(),
+            },
+        })
     }
 
     fn audience(&self, to: &To<'_>) -> Result<Audience, Problem> {
@@ -394,13 +404,11 @@ impl Request<'_> {
         of_id.into_iter().chain(of_key).collect()
     }
 
-    pub async fn send(&self, checked: Checked) -> Result<Receipt, Problem> {
+    async fn send(&self, checked: Checked) -> Result<Receipt, Problem> {
         match checked {
-            Checked::Durable(publication) => {
-                let receipt = publish::publish(&self.app.store, publication).await?;
-                if receipt.is_duplicate {
-                    self.app.metrics.duplicates.inc();
-                }
+            Checked::Durable { bytes, decide } => {
+                let receipt = self.app.store.commit(bytes, decide).await?;
+                self.count(&receipt);
                 Ok(receipt)
             }
             Checked::Ephemeral {
@@ -420,6 +428,22 @@ impl Request<'_> {
                     position: None,
                 })
             }
+        }
+    }
+
+    pub fn check_size(&self, data: &Json) -> Result<(), Problem> {
+        if data.as_str().len() <= self.app.config.limits.event_bytes {
+            return Ok(());
+        }
+        let message = "the data of an event is larger than limits.event_bytes";
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Err(Problem::new(status, "event_too_large", message))
+    }
+
+    /// Counts a request that was a repeat.
+    pub fn count(&self, receipt: &Receipt) {
+        if receipt.is_duplicate {
+            self.app.metrics.duplicates.inc();
         }
     }
 }

@@ -27,7 +27,7 @@ pub fn publishing() -> Vec<Route> {
         .refuses("empty_batch invalid_batch invalid_event too_many_events event_too_large")
         .refuses("no_recipient too_many_recipients reserved_type idempotency_mismatch")
         .refuses("invalid_user_id invalid_topic invalid_type invalid_id invalid_key")
-        .refuses("invalid_data invalid_ttl invalid_conn"),
+        .refuses("invalid_data invalid_ttl invalid_conn invalid_entity"),
         Route::new(
             "Publishing",
             Publish,

@@ -10,8 +10,8 @@ use axum::routing::{any, get};
 use crate::http::docs::{self, Route};
 use crate::http::state::App;
 use crate::http::{
-    conversations, messages, operation_routes, presence, publishing_routes, reading_routes,
-    signals, socket, typing,
+    conversations, inbox_routes, messages, operation_routes, presence, publishing_routes,
+    reading_routes, signals, socket, typing,
 };
 
 /// Opens the description.
@@ -42,6 +42,7 @@ pub fn table() -> Vec<Route> {
         presence::routes(),
         typing::routes(),
         signals::routes(),
+        inbox_routes::inbox(),
         operation_routes::sessions(),
         operation_routes::admin(),
         operation_routes::operation(),

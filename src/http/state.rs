@@ -12,6 +12,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::features::ack::Acks;
 use crate::features::badge::Badges;
+use crate::features::feed::Feeds;
+use crate::features::notification::Notifications;
 use crate::features::pointers::Pointers;
 use crate::features::presence::Presence;
 use crate::features::receipts::Receipts;
@@ -46,6 +48,8 @@ pub struct App {
     pub presence: Presence,
     pub typing: Typing,
     pub pointers: Pointers,
+    pub notifications: Notifications,
+    pub feeds: Feeds,
     pub connections: Arc<Connections>,
     pub deflate: DeflatePools,
     /// The tasks of open sockets; the server waits for them when it drains.

@@ -3,8 +3,8 @@
 //! Promises: a command sees the store as all commands before it left it, also those of its own group; its events and
 //! its rows become one commit, or none of them does. It never waits for a reader or for the network.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use crate::clock::UnixMs;
@@ -33,8 +33,8 @@ pub struct Writer {
     batch_bytes: u64,
     /// Whether operations of this group were applied already, because they did not fit one batch.
     is_part_applied: bool,
-    /// What those operations make of their rows.
-    overlay: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    /// What those operations make of their rows, in order, so that a scan looks at its own range only.
+    overlay: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// Logs created since the last batch; their rows go along with the next one.
     new_users: Vec<UserNo>,
     /// Events of this group, for the readers once they are durable.
@@ -184,9 +184,14 @@ impl Transaction<'_> {
     /// What this group and this command make of the rows of a range, that the engine does not have yet.
     fn changes(&self, from: &[u8], to: &[u8]) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
         let is_meant = |key: &[u8]| from <= key && key < to;
-        let overlaid = self.writer.overlay.iter();
+        if from >= to {
+            return BTreeMap::new();
+        }
+        let overlaid = self
+            .writer
+            .overlay
+            .range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
         let mut changes: BTreeMap<_, _> = overlaid
-            .filter(|(key, _)| is_meant(key))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         for op in &self.staged.ops {
@@ -277,7 +282,7 @@ impl Writer {
             batch: Vec::new(),
             batch_bytes: 0,
             is_part_applied: false,
-            overlay: HashMap::new(),
+            overlay: BTreeMap::new(),
             new_users: Vec::new(),
             arrivals: Vec::new(),
         }

@@ -4,6 +4,7 @@
 //! only to see that none was left behind.
 
 mod damage;
+mod inbox;
 mod logs;
 mod overlap;
 mod retention;
@@ -200,6 +201,7 @@ fn names(first: usize, last: usize) -> Vec<String> {
 }
 
 async fn together(bench: &Bench, batch: Vec<Publication>) -> Result<Vec<Receipt>, PublishError> {
-    let receipts = publish::publish_together(&bench.store, batch).await;
+    let batch = batch.into_iter().map(Publication::decision).collect();
+    let receipts = publish::publish_together(&bench.store, 64, batch).await;
     receipts.map_err(|refused| refused.error)
 }

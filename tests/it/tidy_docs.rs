@@ -44,6 +44,7 @@ const KEYS: &[(&str, &str)] = &[
     ("presence.offline_after_seconds", "10"),
     ("typing.repeat_seconds", "2"),
     ("typing.clear_seconds", "5"),
+    ("notifications.inbox_max", "10000"),
     ("notifications.digest_threshold", "20"),
     ("notifications.digest_window_seconds", "10"),
     ("notifications.digest_every_seconds", "5"),

@@ -45,6 +45,11 @@ pub const CODES: &[Code] = &[
     ),
     code(
         400,
+        "invalid_entity",
+        "an entity event without its entity and id",
+    ),
+    code(
+        400,
         "invalid_event",
         "an event that this call does not take",
     ),
@@ -71,6 +76,11 @@ pub const CODES: &[Code] = &[
     code(400, "invalid_name", "name is 1 to 128 characters"),
     code(
         400,
+        "invalid_muted",
+        "muted names types such as notification.like",
+    ),
+    code(
+        400,
         "invalid_notification",
         "a notification out of bounds; the message says which",
     ),
@@ -79,7 +89,11 @@ pub const CODES: &[Code] = &[
         "invalid_query",
         "a query parameter out of bounds; the message says which",
     ),
-    code(400, "invalid_read", "name either upto or message_ids"),
+    code(
+        400,
+        "invalid_read",
+        "name either ids or \"all\":true; upto or message_ids",
+    ),
     code(400, "invalid_ref", "a ref is at most 128 bytes"),
     code(400, "invalid_revocation", "name either user or jti"),
     code(400, "invalid_state", "state is start or stop"),
@@ -110,6 +124,7 @@ pub const CODES: &[Code] = &[
     ),
     code(400, "too_many_events", "a batch holds at most 500 events"),
     code(400, "too_many_ids", "a call names at most 1000 ids"),
+    code(400, "too_many_muted", "muted names at most 100 types"),
     code(
         400,
         "too_many_recipients",

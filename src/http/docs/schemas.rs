@@ -375,9 +375,9 @@ pub struct State {
     cursor: String,
     badge: Badge,
     conversations: Vec<Conversation>,
-    notifications: Vec<Value>,
+    notifications: Vec<Notification>,
     presence: Value,
-    preferences: Value,
+    preferences: Preferences,
 }
 
 #[derive(ToSchema)]
@@ -442,3 +442,63 @@ pub struct Ready {
 /// Plain text.
 #[derive(ToSchema)]
 pub struct Text(String);
+
+/// One notification as the inbox tells it; its event says the same, without `time`.
+#[derive(ToSchema)]
+pub struct Notification {
+    id: String,
+    kind: String,
+    title: Option<String>,
+    body: String,
+    link: Option<String>,
+    actor: Option<Actor>,
+    read: bool,
+    time: String,
+    #[schema(required = false)]
+    data: Value,
+}
+
+#[derive(ToSchema)]
+pub struct Inbox {
+    /// Newest first.
+    notifications: Vec<Notification>,
+    /// Unread ones in the whole inbox.
+    unread: u64,
+    /// Whether older ones follow: ask with `before` = the last id.
+    more: bool,
+}
+
+/// Either `ids` or `all`.
+#[derive(ToSchema)]
+pub struct ReadNotifications {
+    /// At most 1000.
+    #[schema(required = false)]
+    ids: Vec<String>,
+    #[schema(required = false)]
+    all: bool,
+}
+
+#[derive(ToSchema)]
+pub struct Unread {
+    unread: u64,
+}
+
+/// What a user chose.
+#[derive(ToSchema)]
+pub struct Preferences {
+    #[schema(required = false)]
+    presence_visible: bool,
+    #[schema(required = false)]
+    typing_visible: bool,
+    #[schema(required = false)]
+    read_receipts: bool,
+    /// Types like `notification.like`, at most 100.
+    #[schema(required = false)]
+    muted: Vec<String>,
+    #[schema(required = false)]
+    feed_auto: bool,
+    #[schema(required = false)]
+    sound: bool,
+    #[schema(required = false)]
+    desktop: bool,
+}

@@ -128,7 +128,8 @@ async fn request(world: Rc<World>, wishes: Vec<usize>, mut publications: Vec<Pub
             receipt.map(|receipt| vec![receipt])
         }
         _ => {
-            let receipts = publish::publish_together(&store, publications).await;
+            let batch = publications.into_iter().map(Publication::decision);
+            let receipts = publish::publish_together(&store, 64, batch.collect()).await;
             receipts.map_err(|refused| refused.error)
         }
     };

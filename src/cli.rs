@@ -6,6 +6,7 @@
 mod arguments;
 mod batch;
 mod client;
+mod compact;
 mod data;
 mod lines;
 mod place;
@@ -69,6 +70,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Restore(arguments) => data::restore(&load(&arguments.config)?, &arguments),
         Command::Verify(arguments) => repair::verify(&load(&arguments)?),
         Command::Repair(arguments) => repair::repair(&load(&arguments)?),
+        Command::Compact(arguments) => compact::compact(&load(&arguments)?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             let mut command = Arguments::command();

@@ -3,6 +3,7 @@
 //! Promises: a request has an id, its log line has no query and no token, a panic in a handler becomes a 500 that is
 //! counted, and every refusal is a problem object. What a route means is its handler's business.
 
+pub mod admin;
 pub mod body;
 pub mod caller;
 pub mod commands;
@@ -23,6 +24,7 @@ pub mod pages;
 pub mod poll;
 pub mod preferences;
 pub mod presence;
+pub mod privacy;
 pub mod publish;
 pub mod publishing_routes;
 pub mod reading_routes;
@@ -34,7 +36,9 @@ pub mod state;
 pub mod stream;
 pub mod streaming;
 pub mod topics;
+pub mod trace;
 pub mod typing;
+pub mod watching_routes;
 
 use std::sync::Arc;
 use std::time::Duration;

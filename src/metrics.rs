@@ -3,6 +3,8 @@
 //! Promises: handles are cached, label values come from our own code and are few, names carry their unit. It never
 //! holds a user's name, a token or a payload.
 
+pub mod summary;
+
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::collector::Collector;

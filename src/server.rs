@@ -29,12 +29,15 @@ use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
 use crate::features::typing::Typing;
 use crate::http;
+use crate::http::admin::Watch;
 use crate::http::connections::{self, Connections};
 use crate::http::link::DeflatePools;
+use crate::http::privacy::Privacy;
 use crate::http::state::App;
 use crate::id::Random;
 use crate::limits::{self, Limits};
 use crate::metrics::Metrics;
+use crate::metrics::summary::{SAMPLED_EVERY, Summary};
 use crate::secret::{self, SecretError};
 use crate::store::opening::OpenError;
 use crate::store::shared::StoreError;
@@ -121,7 +124,6 @@ pub async fn start_by(
         .await
         .map_err(unreadable)?;
     let app = Arc::new(App {
-        clock,
         metrics,
         wakes,
         limits: Limits::new(&limit_settings(&config)),
@@ -131,6 +133,8 @@ pub async fn start_by(
         tickets: Tickets::load(&store).await.map_err(unreadable)?,
         acks: Acks::default(),
         badges,
+        privacy: Privacy::default(),
+        watch: Watch::begin(clock.now_ms()),
         receipts: Receipts::load(&store).await.map_err(unreadable)?,
         presence: told.presence.clone(),
         typing: told.typing.clone(),
@@ -142,6 +146,7 @@ pub async fn start_by(
         sockets: TaskTracker::new(),
         random,
         store,
+        clock,
         config,
     });
     let (stop, stop_beside) = (CancellationToken::new(), CancellationToken::new());
@@ -237,6 +242,12 @@ fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToke
         app.random.clone(),
         stop.clone(),
     ));
+    beside.spawn(app.privacy.erasures.clone().work_forever(
+        app.store.clone(),
+        app.random.clone(),
+        stop.clone(),
+    ));
+    beside.spawn(sample_forever(Arc::clone(app), stop.clone()));
     spawn_tellers(app, &mut beside, stop);
     beside.spawn(app.notifications.digests.clone().tell_forever(
         app.store.clone(),
@@ -250,6 +261,20 @@ fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToke
     ));
     beside.spawn(tidy_forever(Arc::clone(app), stop.clone()));
     beside
+}
+
+/// Notes what was counted so far, so that an administrator can be told rates.
+async fn sample_forever(app: Arc<App>, stop: CancellationToken) {
+    loop {
+        if let Ok(text) = app.metrics.encode() {
+            let totals = Summary::of(&text).totals();
+            app.watch.rates.sample(tokio::time::Instant::now(), totals);
+        }
+        let is_over = tokio::time::timeout(SAMPLED_EVERY, stop.cancelled()).await;
+        if is_over.is_ok() {
+            return;
+        }
+    }
 }
 
 /// The tasks that tell what is not logged: presence, typing and live signals.

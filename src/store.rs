@@ -19,12 +19,15 @@ pub mod memory;
 pub mod opening;
 pub mod read;
 pub mod record;
+pub mod redaction;
 pub mod repair;
 pub mod ring;
 pub mod shared;
 pub mod space;
 pub mod staging;
+pub mod sweep;
 pub mod syncing;
+pub mod times;
 pub mod topics;
 pub mod transaction;
 pub mod upkeep;
@@ -36,7 +39,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::{Clock, UnixMs};
-use crate::event::{Topic, UserId};
+use crate::event::{Event, EventId, Topic, UserId};
 use crate::id::{Random, UserNo};
 use crate::metrics::{Metrics, Source};
 use crate::store::committer::{Committer, Request, Verdict};
@@ -48,6 +51,7 @@ use crate::store::read::{Filling, PageBounds, Read};
 use crate::store::ring::Ring;
 use crate::store::shared::{Row, Shared, StoreError};
 use crate::store::space::Space;
+use crate::store::times::{Times, Written};
 use crate::store::topics::Topics;
 use crate::store::transaction::{Transaction, Writer};
 use crate::store::upkeep::{Retention, Upkeep};
@@ -191,6 +195,7 @@ fn open_rows(
         rows,
         logs: opened.logs,
         ring: Ring::new(settings.ring_bytes),
+        times: Times::default(),
         wakes: surroundings.wakes.clone(),
         clock: surroundings.clock.clone(),
         metrics: Arc::clone(&surroundings.metrics),
@@ -348,7 +353,7 @@ impl Store {
             return Ok(read);
         }
         self.count_read("disk");
-        self.with_rows(move |shared| read_old(shared, user, after, bounds))
+        self.with_rows(move |shared| read::old(shared, user, after, bounds, PLACES_MAX))
             .await
     }
 
@@ -383,24 +388,43 @@ impl Store {
         after: Option<UserNo>,
         count_max: usize,
     ) -> Result<Vec<UserNo>, StoreError> {
-        self.with_rows(move |shared| {
-            let (first, end) = keys::topic_subscriptions(&topic);
-            let from = after.map_or(first, |user| {
-                let mut next = keys::subscription(&topic, user);
-                next.push(0);
-                next
-            });
-            let mut users = Vec::new();
-            shared.rows.scan(&from, &end, &mut |key, _| {
-                users.extend(keys::parse_subscription(key).map(|(_, user)| user));
-                match users.len() < count_max {
-                    true => std::ops::ControlFlow::Continue(()),
-                    false => std::ops::ControlFlow::Break(()),
-                }
-            })?;
-            Ok(users)
-        })
-        .await
+        self.with_rows(move |shared| topics::subscribers(&shared.rows, &topic, after, count_max))
+            .await
+    }
+
+    /// The newest event in memory with this id.
+    pub fn recent(&self, id: &EventId) -> Option<Arc<Event>> {
+        self.shared.ring.find(id.as_str())
+    }
+
+    /// Rare and slow work on the rows, one bounded step of it: the functions of `sweep`, `topics` and `read`.
+    pub async fn aside<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&Rows) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.with_rows(move |shared| step(&shared.rows)).await
+    }
+
+    /// When the event was appended and synced, if that is not too long ago.
+    pub fn written(&self, commit: u64) -> Option<Written> {
+        self.shared.times.of(commit)
+    }
+
+    /// Whether the user of this number was erased.
+    pub fn is_erased(&self, user: UserNo) -> bool {
+        self.shared.logs.read(user, |head| head.is_erased)
+    }
+
+    /// What the user's kept events count against the retention.
+    pub fn log_bytes(&self, user: UserNo) -> u64 {
+        self.shared.logs.read(user, |head| head.bytes)
+    }
+
+    /// Whether nothing is stored any more of what the log does not show.
+    pub fn is_trimmed(&self, user: UserNo) -> bool {
+        self.shared
+            .logs
+            .read(user, |head| head.kept_from >= head.floor)
     }
 
     /// One row of a feature.
@@ -471,30 +495,4 @@ impl Store {
             .get_or_create(&Source { source })
             .inc();
     }
-}
-
-/// Reads what memory does not hold.
-fn read_old(
-    shared: &Shared,
-    user: UserNo,
-    after: u64,
-    bounds: PageBounds,
-) -> Result<Read, EngineError> {
-    let mut filling = Filling::new(bounds);
-    let lost = match shared
-        .logs
-        .place_after(user, after, PLACES_MAX.min(bounds.events))
-    {
-        Place::AtTail => return Ok(Read::AtTail),
-        Place::Gone { floor } => return Ok(Read::Gone { floor }),
-        Place::Known(commits) => read::fill(shared, &mut filling, after + 1, &commits)?,
-        Place::Indexed { through } => {
-            read::fill_indexed(shared, &mut filling, user, after, through)?
-        }
-    };
-    // Retention may have taken the first of them while they were read: then they are not all there.
-    if let Place::Gone { floor } = shared.logs.place_after(user, after, 1) {
-        return Ok(Read::Gone { floor });
-    }
-    Ok(read::after_loss(shared, user, filling, lost))
 }

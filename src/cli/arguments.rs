@@ -114,6 +114,8 @@ pub enum Command {
     Verify(ConfigArguments),
     /// Make a damaged, stopped data directory usable again
     Repair(ConfigArguments),
+    /// Write a stopped data directory anew, so that its files hold nothing that was deleted
+    Compact(ConfigArguments),
     /// Print completions for a shell
     Completions { shell: clap_complete::Shell },
 }

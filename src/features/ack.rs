@@ -73,6 +73,10 @@ fn advance(
     position: Position,
 ) -> Result<u64, StoreError> {
     let key = key(user, device);
+    // A reader may be a moment behind the erasure of its user.
+    if transaction.is_erased(user) {
+        return Ok(position.seq);
+    }
     let before = read(transaction, &key, position.epoch)?;
     if before.seq >= position.seq {
         return Ok(before.seq);

@@ -15,7 +15,7 @@ pub mod unread;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::event::{ConversationId, Invalid, Json, UserId};
 use crate::features::conversation::asker::{Asker, ConversationError, seen};
@@ -377,19 +377,72 @@ pub fn forget(
         let Some(head) = rows::head(transaction, id)? else {
             continue;
         };
-        if head.is_direct {
-            let users = member_rows::of(transaction, id)?;
-            let others = users.iter().filter(|other| **other != user);
-            for key in others
-                .map(|other| rows::direct_key(user, *other))
-                .collect::<Vec<_>>()
-            {
-                transaction.delete(key);
-            }
+        match head.is_direct {
+            true => forget_direct(transaction, id, &head, user)?,
+            false => take_out(transaction, news, id, head, user)?,
         }
-        take_out(transaction, news, id, head, user)?;
     }
     Ok(ids.len() <= count_max)
+}
+
+/// A 1:1 stays for the other one, with the placeholder of the user beside it; nobody finds it again. With the second of
+/// the two it is gone.
+fn forget_direct(
+    transaction: &mut Transaction<'_>,
+    id: &ConversationId,
+    head: &Head,
+    user: UserNo,
+) -> Result<(), StoreError> {
+    let users = member_rows::of(transaction, id)?;
+    for other in users.iter().filter(|other| **other != user) {
+        transaction.delete(rows::direct_key(user, *other));
+    }
+    let count = rows::membership_count(transaction, user)?;
+    rows::delete_membership(transaction, user, id, count.saturating_sub(1));
+    if users.iter().all(|user| transaction.is_erased(*user)) {
+        for user in users {
+            transaction.delete(member_rows::key(id, user));
+        }
+        rows::retire(transaction, id, head);
+    }
+    Ok(())
+}
+
+/// How many conversations the user is in.
+pub fn count(transaction: &Transaction<'_>, user: UserNo) -> Result<u64, StoreError> {
+    rows::membership_count(transaction, user)
+}
+
+/// Up to which message a member has read; `None` for those who are not in it.
+pub fn read_upto(
+    transaction: &Transaction<'_>,
+    id: &ConversationId,
+    user: UserNo,
+) -> Result<Option<u64>, StoreError> {
+    let member = rows::member(transaction, id, user)?;
+    Ok(member.map(|member| member.read_n))
+}
+
+/// What is kept of the user's own part in these conversations, for an export.
+pub fn export(
+    transaction: &Transaction<'_>,
+    user: UserNo,
+    ids: &[ConversationId],
+) -> Result<Vec<Value>, StoreError> {
+    let mut told = Vec::with_capacity(ids.len());
+    for id in ids {
+        let head = rows::head(transaction, id)?;
+        let member = rows::member(transaction, id, user)?;
+        if let (Some(head), Some(member)) = (head, member) {
+            told.push(json!({
+                "conversation": told::conversation(id, &head, &[]),
+                "joined": member.joined_n,
+                "read_upto": member.read_n,
+                "delivered_upto": member.delivered_n,
+            }));
+        }
+    }
+    Ok(told)
 }
 
 /// What the user has not read.

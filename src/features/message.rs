@@ -264,8 +264,17 @@ pub fn forget(
     let own = messages::own(transaction, user, count_max)?;
     for (conversation, n) in &own {
         let message = messages::get(transaction, conversation, *n)?;
-        if let Some(message) = message.filter(|message| !message.is_deleted) {
-            bury(transaction, news, conversation, message)?;
+        if let Some(message) = message {
+            // What the client called it is the person's too.
+            let client_id = None;
+            let nameless = Message {
+                client_id,
+                ..message
+            };
+            match nameless.is_deleted {
+                true => messages::put_body(transaction, conversation, &nameless)?,
+                false => bury(transaction, news, conversation, nameless)?,
+            }
         }
         messages::disown(transaction, user, conversation, *n);
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dashmap::DashMap;
 
 use crate::clock::UnixMs;
+use crate::event::UserId;
 use crate::id::Random;
 use crate::store::shared::StoreError;
 use crate::store::{Store, keys};
@@ -138,6 +139,20 @@ impl Tickets {
             let life = *ticket.life.lock();
             now_ms >= ticket.claims.expires_ms || (life.streams == 0 && now_ms >= life.until_ms)
         };
+        self.forget(store, is_over).await
+    }
+
+    /// Forgets all tickets of a user, who is erased. Open streams lose nothing by it.
+    pub async fn erase(&self, store: &Store, user: &UserId) -> Result<(), StoreError> {
+        self.forget(store, |ticket| ticket.claims.sub == *user)
+            .await
+    }
+
+    async fn forget(
+        &self,
+        store: &Store,
+        is_over: impl Fn(&Ticket) -> bool,
+    ) -> Result<(), StoreError> {
         let over: Vec<Hash> = self
             .0
             .iter()

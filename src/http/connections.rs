@@ -1,12 +1,15 @@
-//! The open subscribers: who they are, how long they may stay, and the word that ends them.
+//! The open subscribers: who they are, how long they may stay, what was written to them of late, and the word that ends
+//! them.
 //!
 //! Promises: a connection is listed exactly as long as it is open; whoever ends it says why, and the stream hears it at
-//! its next wake. It never keeps a token.
+//! its next wake. What is remembered of written events and of ended connections is bounded. It never keeps a token.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 use crate::clock::UnixMs;
 use crate::event::ConnId;
@@ -16,6 +19,7 @@ use crate::features::typing::Typing;
 use crate::id::UserNo;
 use crate::limits::Seat;
 use crate::metrics::{Ended, Metrics, Transport};
+use crate::store::read::Entry;
 use crate::token::Claims;
 use crate::wake::Wakes;
 
@@ -26,6 +30,8 @@ pub enum Closing {
     Revoked,
     Disconnected,
     TokenExpired,
+    /// The user was erased.
+    Erased,
     /// The store failed or the log cannot be read.
     Failed,
     /// The reader took nothing for too long.
@@ -41,6 +47,7 @@ impl Closing {
             Closing::Revoked => "revoked",
             Closing::Disconnected => "disconnected",
             Closing::TokenExpired => "token_expired",
+            Closing::Erased => "erased",
             Closing::Failed => "failed",
             Closing::Slow => "too_slow",
             Closing::Left => "closed",
@@ -50,17 +57,25 @@ impl Closing {
     /// What the others make of it: an end on purpose shows at once, any other may be a moment's.
     fn departure(self) -> Departure {
         match self {
-            Closing::Revoked | Closing::Disconnected | Closing::TokenExpired | Closing::Left => {
-                Departure::Closed
-            }
+            Closing::Revoked
+            | Closing::Disconnected
+            | Closing::TokenExpired
+            | Closing::Erased
+            | Closing::Left => Departure::Closed,
             Closing::Drain | Closing::Failed | Closing::Slow => Departure::Cut,
         }
     }
 }
 
+/// Turns remembered of one connection, 24 bytes each; a connection that was written nothing remembers none.
+const TURNS_MAX: usize = 32;
+/// Connections that were written something and have ended, remembered for traces.
+const ENDED_MAX: usize = 1_000;
+
 const OPEN: u8 = 0;
 const REVOKED: u8 = 1;
 const DISCONNECTED: u8 = 2;
+const ERASED: u8 = 3;
 
 /// One open subscriber.
 pub struct Connection {
@@ -71,24 +86,90 @@ pub struct Connection {
     pub user_agent: Box<str>,
     /// Time at which its token was issued; a refresh moves it.
     issued_ms: AtomicU64,
-    jti: parking_lot::Mutex<Option<Box<str>>>,
+    jti: Mutex<Option<Box<str>>>,
     /// Written by a refresh, read by the stream.
     expires_ms: AtomicU64,
     /// Written by whoever ends it, read by the stream.
     closing: AtomicU8,
-    /// Newest seq written to it; written by the stream, read by the list of connections.
-    pub written_seq: AtomicU64,
+    /// Where it began to read, and whether it asked for some events only.
+    pub start_seq: u64,
+    pub is_filtered: bool,
+    /// Everything up to here was written to it or hidden from it; written by the stream, read by the administrator.
+    reached_seq: AtomicU64,
+    /// When which events were written to it, of late; written by the stream, read by traces.
+    turns: Mutex<VecDeque<WrittenTurn>>,
+}
+
+/// Events written in one turn: the first and the last of them, and some in between may have been hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct WrittenTurn {
+    first: u64,
+    last: u64,
+    time_ms: UnixMs,
+}
+
+/// What a connection knows of one event of its user's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It began behind the event.
+    BeganAfter,
+    NotYet,
+    Written(UnixMs),
+    /// It has passed the event; when is not remembered any more, nor whether a filter hid it.
+    Passed,
 }
 
 impl Connection {
     pub fn expires_ms(&self) -> UnixMs {
         self.expires_ms.load(Ordering::Relaxed)
     }
+
+    /// The reader has everything up to here, as far as it wants it.
+    pub fn reach(&self, seq: u64) {
+        self.reached_seq.store(seq, Ordering::Relaxed);
+    }
+
+    pub fn reached_seq(&self) -> u64 {
+        self.reached_seq.load(Ordering::Relaxed)
+    }
+
+    /// Remembers that these events were handed to the transport.
+    pub fn wrote(&self, page: &[Entry], time_ms: UnixMs) {
+        let (Some(first), Some(last)) = (page.first(), page.last()) else {
+            return;
+        };
+        let mut turns = self.turns.lock();
+        if turns.len() >= TURNS_MAX {
+            turns.pop_front();
+        }
+        turns.push_back(WrittenTurn {
+            first: first.seq,
+            last: last.seq,
+            time_ms,
+        });
+    }
+
+    pub fn heard(&self, seq: u64) -> Heard {
+        if seq <= self.start_seq {
+            return Heard::BeganAfter;
+        }
+        let turns = self.turns.lock();
+        let turn = turns
+            .iter()
+            .find(|turn| (turn.first..=turn.last).contains(&seq));
+        match turn.filter(|_| !self.is_filtered) {
+            Some(turn) => Heard::Written(turn.time_ms),
+            None if seq > self.reached_seq() => Heard::NotYet,
+            None => Heard::Passed,
+        }
+    }
 }
 
 /// All open subscribers of the server.
 pub struct Connections {
     by_id: DashMap<ConnId, Arc<Connection>>,
+    /// Written when a connection ends, read by traces.
+    ended: Mutex<VecDeque<Arc<Connection>>>,
     is_draining: AtomicBool,
     told: Told,
 }
@@ -119,12 +200,15 @@ pub struct Newcomer<'a> {
     pub user_agent: &'a str,
     pub claims: &'a Claims,
     pub seat: Seat,
+    pub start_seq: u64,
+    pub is_filtered: bool,
 }
 
 impl Connections {
     pub fn new(told: Told) -> Arc<Connections> {
         Arc::new(Connections {
             by_id: DashMap::new(),
+            ended: Mutex::default(),
             is_draining: AtomicBool::new(false),
             told,
         })
@@ -139,6 +223,8 @@ impl Connections {
             user_agent,
             claims,
             seat,
+            start_seq,
+            is_filtered,
         } = newcomer;
         let connection = Arc::new(Connection {
             id: id.clone(),
@@ -147,10 +233,13 @@ impl Connections {
             since_ms: now_ms,
             user_agent: user_agent.into(),
             issued_ms: AtomicU64::new(claims.issued_ms.unwrap_or(0)),
-            jti: parking_lot::Mutex::new(claims.jti.as_deref().map(Into::into)),
+            jti: Mutex::new(claims.jti.as_deref().map(Into::into)),
             expires_ms: AtomicU64::new(claims.expires_ms),
             closing: AtomicU8::new(OPEN),
-            written_seq: AtomicU64::new(0),
+            start_seq,
+            is_filtered,
+            reached_seq: AtomicU64::new(start_seq),
+            turns: Mutex::default(),
         });
         self.by_id.insert(id, Arc::clone(&connection));
         self.told.presence.opened(user);
@@ -173,6 +262,50 @@ impl Connections {
 
     pub fn find(&self, id: &ConnId) -> Option<Arc<Connection>> {
         self.by_id.get(id).map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// Open connections after `after` in the order of their ids, at most `count_max`, of one user or of all; and whether
+    /// more follow.
+    pub fn page(
+        &self,
+        user: Option<UserNo>,
+        after: Option<&ConnId>,
+        count_max: usize,
+    ) -> (Vec<Arc<Connection>>, bool) {
+        let is_meant = |connection: &Connection| {
+            user.is_none_or(|user| connection.user == user)
+                && after.is_none_or(|after| connection.id > *after)
+        };
+        let mut first = BTreeMap::new();
+        for entry in self.by_id.iter().filter(|entry| is_meant(entry.value())) {
+            first.insert(entry.key().clone(), Arc::clone(entry.value()));
+            // One more than asked for tells whether more follow.
+            if first.len() > count_max + 1 {
+                first.pop_last();
+            }
+        }
+        let is_more = first.len() > count_max;
+        (first.into_values().take(count_max).collect(), is_more)
+    }
+
+    /// Open connections by transport.
+    pub fn count(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        for entry in &self.by_id {
+            *counts.entry(entry.value().transport).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    /// Connections of these users: the open ones, and those that ended of late after something was written to them.
+    pub fn of_users(&self, users: &BTreeSet<UserNo>) -> Vec<(Arc<Connection>, bool)> {
+        let is_meant = |connection: &Arc<Connection>| users.contains(&connection.user);
+        let ended = self.ended.lock().clone();
+        let ended = ended.into_iter().filter(is_meant);
+        let open = self.by_id.iter().map(|entry| Arc::clone(entry.value()));
+        let open = open.filter(is_meant).map(|connection| (connection, true));
+        open.chain(ended.map(|connection| (connection, false)))
+            .collect()
     }
 
     /// Prolongs an open stream by a newer token of the same user.
@@ -200,6 +333,11 @@ impl Connections {
         self.end(REVOKED, |connection| {
             connection.jti.lock().as_deref() == Some(jti)
         });
+    }
+
+    /// Ends all streams of a user who was erased.
+    pub fn erase_user(&self, user: UserNo) {
+        self.end(ERASED, |connection| connection.user == user);
     }
 
     /// Ends one stream by its id. Tells whether it was open.
@@ -239,6 +377,7 @@ impl Listed {
         match self.connection.closing.load(Ordering::Relaxed) {
             REVOKED => Some(Closing::Revoked),
             DISCONNECTED => Some(Closing::Disconnected),
+            ERASED => Some(Closing::Erased),
             _ if self.connections.is_draining() => Some(Closing::Drain),
             _ => None,
         }
@@ -253,6 +392,13 @@ impl Drop for Listed {
     fn drop(&mut self) {
         let connection = &self.connection;
         self.connections.by_id.remove(&connection.id);
+        if !connection.turns.lock().is_empty() {
+            let mut ended = self.connections.ended.lock();
+            if ended.len() >= ENDED_MAX {
+                ended.pop_front();
+            }
+            ended.push_back(Arc::clone(connection));
+        }
         let transport = connection.transport;
         let Told {
             metrics,

@@ -288,7 +288,7 @@ fn streaming(
     response
 }
 
-fn stream_response(body: Body, content_type: &'static str) -> axum::response::Response {
+pub fn stream_response(body: Body, content_type: &'static str) -> axum::response::Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

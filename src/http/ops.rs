@@ -51,6 +51,12 @@ pub async fn ready(State(app): State<Arc<App>>) -> Result<JsonBody<Value>, Probl
 }
 
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let encoded = encoded(&app).await?;
+    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], encoded).into_response())
+}
+
+/// All metrics as they are now, in the text that `/metrics` gives.
+pub async fn encoded(app: &App) -> Result<String, Problem> {
     let metrics = &app.metrics;
     metrics.logs.set(i64::from(app.store.logs()));
     metrics.is_disk_full.set(i64::from(app.store.is_full()));
@@ -61,14 +67,13 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     metrics.disk_bytes.set(gauge(disk_bytes));
     metrics.unsynced_values.set(gauge(unsynced_values));
-    let encoded = metrics.encode().map_err(|_| {
+    metrics.encode().map_err(|_| {
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal_error",
             "the metrics could not be written",
         )
-    })?;
-    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], encoded).into_response())
+    })
 }
 
 #[derive(Deserialize)]

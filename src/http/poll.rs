@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, header};
 use tokio::time::Instant;
 
+use crate::cursor::filter::Filter;
 use crate::cursor::start::Start;
 use crate::cursor::{Cursor, Delivery};
 use crate::frame::{PollEnd, PollPage};
@@ -52,6 +53,7 @@ pub async fn page(
     let user = app.store.log(caller.user()).await?;
     let subscriber = app.wakes.subscribe(user);
     let wished = opening.wish.start.clone();
+    let is_filtered = opening.wish.filter != Filter::default();
     let mut cursor = Cursor::open(app.store.clone(), subscriber, user, opening.wish).await?;
     stream::count_start(app, user, &wished, &cursor);
     let mut listed = Connections::list(
@@ -68,6 +70,8 @@ pub async fn page(
             user_agent: &opening.user_agent,
             claims: &caller.claims,
             seat,
+            start_seq: cursor.position().seq,
+            is_filtered,
         },
     );
     let deadline = Instant::now() + wait;
@@ -77,6 +81,10 @@ pub async fn page(
     }
     while page.is_empty() && listed.closing().is_none() {
         let delivery = cursor.next(bounds, deadline).await?;
+        if let Delivery::Events(events) = &delivery {
+            listed.connection.wrote(events, app.clock.now_ms());
+        }
+        listed.connection.reach(cursor.position().seq);
         if !write(app, &cursor, &mut page, delivery)
             && (wait.is_zero() || Instant::now() >= deadline)
         {

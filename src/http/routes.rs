@@ -11,7 +11,7 @@ use crate::http::docs::{self, Route};
 use crate::http::state::App;
 use crate::http::{
     conversations, inbox_routes, messages, operation_routes, presence, publishing_routes,
-    reading_routes, signals, socket, typing,
+    reading_routes, signals, socket, typing, watching_routes,
 };
 
 /// Opens the description.
@@ -25,6 +25,7 @@ pub fn path_parameter(name: &str) -> &'static str {
         "user" => "A user id: 1 to 128 of `A-Z a-z 0-9 _ . @ : -`.",
         "topic" => "A topic: 1 to 128 of `A-Z a-z 0-9 _ . : @ / -`.",
         "conn" => "The id of an open connection, as `ready` tells it.",
+        "event" => "The id of an event.",
         "path" => "The path of a file.",
         "message" => "The id of a message.",
         _ => "An id.",
@@ -43,7 +44,9 @@ pub fn table() -> Vec<Route> {
         typing::routes(),
         signals::routes(),
         inbox_routes::inbox(),
+        watching_routes::personal(),
         operation_routes::sessions(),
+        watching_routes::watching(),
         operation_routes::admin(),
         operation_routes::operation(),
     ];

@@ -26,6 +26,7 @@ use crate::http::stream::{self, Frames, Opening, Stream, Turn};
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 const UNAUTHENTICATED: u16 = 4001;
+const FORBIDDEN: u16 = 4003;
 const TOO_SLOW: u16 = 4008;
 const DRAINING: u16 = 4010;
 const TOO_MANY: u16 = 4029;
@@ -255,6 +256,7 @@ fn close_code(closing: Closing) -> u16 {
         Closing::Drain => DRAINING,
         Closing::Revoked | Closing::TokenExpired => UNAUTHENTICATED,
         Closing::Disconnected => GOING_AWAY,
+        Closing::Erased => FORBIDDEN,
         Closing::Failed => INTERNAL,
         Closing::Slow => TOO_SLOW,
         Closing::Left => NORMAL,

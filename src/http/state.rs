@@ -20,8 +20,10 @@ use crate::features::receipts::Receipts;
 use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
 use crate::features::typing::Typing;
+use crate::http::admin::Watch;
 use crate::http::connections::Connections;
 use crate::http::link::DeflatePools;
+use crate::http::privacy::Privacy;
 use crate::id::Random;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -44,6 +46,8 @@ pub struct App {
     pub tickets: Tickets,
     pub acks: Acks,
     pub badges: Badges,
+    pub privacy: Privacy,
+    pub watch: Watch,
     pub receipts: Receipts,
     pub presence: Presence,
     pub typing: Typing,

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::clock::rfc3339;
+use crate::cursor::filter::Filter;
 use crate::cursor::start::Start;
 use crate::cursor::{Cursor, Delivery, Reset, TURN_BYTES, Wish};
 use crate::event::ConnId;
@@ -25,7 +26,7 @@ use crate::http::state::App;
 use crate::id::{Position, UserNo};
 use crate::limits::Full;
 use crate::metrics::{Outcome, Transport};
-use crate::store::read::PageBounds;
+use crate::store::read::{Page, PageBounds};
 use crate::store::shared::StoreError;
 use crate::token::LEEWAY_MS;
 
@@ -155,6 +156,7 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
         conn: Some(conn.clone()),
         ..wish
     };
+    let is_filtered = wish.filter != Filter::default();
     let cursor = Cursor::open(app.store.clone(), subscriber, user, wish).await?;
     count_start(app, user, &start, &cursor);
     // The cursor listens already: a change after this count is told.
@@ -167,12 +169,19 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
         user_agent: &user_agent,
         claims: &caller.claims,
         seat,
+        start_seq: cursor.position().seq,
+        is_filtered,
     };
     let ping_ms = u64::try_from(app.config.stream.ping_seconds.as_millis()).unwrap_or(u64::MAX);
+    let listed = Connections::list(&app.connections, newcomer);
+    // Erased between its first look and here: nobody else would end it.
+    if app.store.is_erased(user) {
+        app.connections.erase_user(user);
+    }
     Ok(Stream {
         app: Arc::clone(app),
         cursor,
-        listed: Connections::list(&app.connections, newcomer),
+        listed,
         user,
         transport,
         phase: Phase::Greeting,
@@ -274,6 +283,7 @@ impl Stream {
 
     fn wrote(&mut self, turn: Turn) -> Turn {
         self.written = Instant::now();
+        self.listed.connection.reach(self.cursor.position().seq);
         if let Turn::Ends(closing) = turn {
             self.listed.ended(closing);
         }
@@ -423,7 +433,7 @@ impl Stream {
                         .event(&mut frames.bytes, position, &entry.event);
                     frames.ended();
                 }
-                self.count_delivered(page.len(), position);
+                self.count_delivered(&page, position);
             }
             Delivery::Signals(signals) => {
                 for signal in signals {
@@ -470,21 +480,18 @@ impl Stream {
         frames.control(&reset_control(reset), None);
     }
 
-    fn count_delivered(&self, events: usize, position: Position) {
+    fn count_delivered(&self, page: &Page, position: Position) {
         let transport = self.transport;
         let metrics = &self.app.metrics;
         metrics
             .delivered
             .get_or_create(&Transport { transport })
-            .inc_by(events as u64);
+            .inc_by(page.len() as u64);
         metrics
             .lag_events
-            .observe((self.cursor.head().seq - position.seq) as f64);
-        use std::sync::atomic::Ordering;
-        self.listed
-            .connection
-            .written_seq
-            .store(position.seq, Ordering::Relaxed);
+            .observe(self.cursor.head().seq.saturating_sub(position.seq) as f64);
+        let now_ms = self.app.clock.now_ms();
+        self.listed.connection.wrote(page, now_ms);
     }
 }
 

@@ -10,9 +10,12 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::sleep;
 
+use crate::clock::UnixMs;
+use crate::id::UserNo;
 use crate::store::engine::EngineError;
 use crate::store::mark::Mark;
 use crate::store::record;
+use crate::store::redaction::Redacted;
 use crate::store::shared::{Shared, StoreError};
 use crate::store::space::Space;
 use crate::store::syncing::Syncing;
@@ -73,6 +76,9 @@ impl Gathered {
 struct Flight {
     acks: Vec<Ack>,
     arrivals: Vec<Arrival>,
+    forgotten: Vec<UserNo>,
+    redacted: Vec<Redacted>,
+    appended_ms: UnixMs,
     next_commit: u64,
 }
 
@@ -197,6 +203,9 @@ impl Committer {
         self.flight = Some(Flight {
             acks,
             arrivals: std::mem::take(&mut self.writer.arrivals),
+            forgotten: std::mem::take(&mut self.writer.forgotten),
+            redacted: std::mem::take(&mut self.writer.redacted),
+            appended_ms: self.writer.shared.clock.now_ms(),
             next_commit: self.writer.next_commit,
         });
         Ok(())
@@ -210,6 +219,13 @@ impl Committer {
             mark.advance(durable.next_commit - 1).map_err(failed)?;
         }
         self.show(&durable.arrivals);
+        if let [first, .., last] | [first @ last] = durable.arrivals.as_slice() {
+            let (commits, shared) = (first.event.commit..=last.event.commit, &self.writer.shared);
+            let synced_ms = shared.clock.now_ms();
+            shared.times.note(commits, durable.appended_ms, synced_ms);
+        }
+        self.upkeep
+            .erased(&self.writer.shared, durable.forgotten, durable.redacted);
         fail::fail_point!("before_ack");
         answer(durable.acks);
         fail::fail_point!("before_wake");

@@ -11,12 +11,18 @@ use crate::store::logs::Head;
 use crate::store::record::{Damaged, read_varint, write_varint};
 
 const USER_ROW_VERSION: u64 = 1;
+/// The same fields, of a log whose user was erased.
+const ERASED_ROW_VERSION: u64 = 2;
 
 /// The bytes of a user row. The head's fresh part must be empty or written in the same batch.
 pub fn encode_user(head: &Head) -> Vec<u8> {
     let mut row = Vec::with_capacity(40 + head.name.as_str().len());
+    let version = match head.is_erased {
+        true => ERASED_ROW_VERSION,
+        false => USER_ROW_VERSION,
+    };
     let fields = [
-        USER_ROW_VERSION,
+        version,
         u64::from(head.life),
         head.tail,
         head.floor,
@@ -32,9 +38,11 @@ pub fn encode_user(head: &Head) -> Vec<u8> {
 }
 
 pub fn decode_user(mut row: &[u8]) -> Result<Head, Damaged> {
-    if read_varint(&mut row)? != USER_ROW_VERSION {
-        return Err(Damaged);
-    }
+    let is_erased = match read_varint(&mut row)? {
+        USER_ROW_VERSION => false,
+        ERASED_ROW_VERSION => true,
+        _ => return Err(Damaged),
+    };
     let life = u32::try_from(read_varint(&mut row)?).map_err(|_| Damaged)?;
     let mut fields = [0; 5];
     for field in &mut fields {
@@ -53,6 +61,7 @@ pub fn decode_user(mut row: &[u8]) -> Result<Head, Damaged> {
             kept_from,
             bytes,
             oldest_ms,
+            is_erased,
             ..Head::new(name)
         })
         .ok_or(Damaged)
@@ -201,9 +210,9 @@ mod tests {
         }
 
         #[test]
-        fn user_rows_round_trip(life: u32, tail in 0u64..1 << 53, kept in 1u64..1 << 20, bytes: u64) {
+        fn user_rows_round_trip(life: u32, tail in 0u64..1 << 53, kept in 1u64..1 << 20, bytes: u64, is_erased: bool) {
             let kept_from = kept.min(tail + 1);
-            let head = Head { life, floor: kept_from, kept_from, bytes, oldest_ms: 5, ..head(tail, []) };
+            let head = Head { life, floor: kept_from, kept_from, bytes, oldest_ms: 5, is_erased, ..head(tail, []) };
             prop_assert_eq!(decode_user(&encode_user(&head)), Ok(head));
         }
 

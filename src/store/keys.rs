@@ -183,6 +183,15 @@ pub fn states(kind: u8) -> (Vec<u8>, Vec<u8>) {
     (vec![STATE, kind], vec![STATE, kind + 1])
 }
 
+/// First key and end of one user's rows of a kind whose names begin with the user.
+pub fn states_of(kind: u8, user: UserNo) -> (Vec<u8>, Vec<u8>) {
+    let to = match user.0.checked_add(1) {
+        Some(next) => state(kind, &next.to_be_bytes()),
+        None => states(kind).1,
+    };
+    (state(kind, &user.0.to_be_bytes()), to)
+}
+
 /// The first 16 bytes of SHA-256 over length-prefixed parts: parts cannot run into each other.
 pub fn hash(parts: &[&[u8]]) -> [u8; 16] {
     let mut context = digest::Context::new(&digest::SHA256);
@@ -222,6 +231,24 @@ mod tests {
             let (from, to) = topic_subscriptions(&topic);
             prop_assert!(from <= key && key < to);
             prop_assert_eq!(parse_subscription(&key), Some((topic, UserNo(user))));
+        }
+    }
+
+    #[test]
+    fn the_rows_of_one_user_are_no_others() {
+        for user in [0, 1, 255, 256, u32::MAX] {
+            let (from, to) = states_of(b'a', UserNo(user));
+            let is_inside = |key: &[u8]| from.as_slice() <= key && key < to.as_slice();
+            assert!(is_inside(&state(b'a', &user.to_be_bytes())));
+            assert!(is_inside(&state(
+                b'a',
+                &[user.to_be_bytes().as_slice(), &[255; 9]].concat()
+            )));
+            assert!(!is_inside(&state(
+                b'a',
+                &user.wrapping_add(1).to_be_bytes()
+            )));
+            assert!(!is_inside(&state(b'b', &user.to_be_bytes())));
         }
     }
 

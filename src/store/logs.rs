@@ -46,6 +46,8 @@ pub struct Head {
     pub oldest_ms: UnixMs,
     /// Commit numbers of the seqs up to the tail that are not in index blocks yet.
     pub fresh: VecDeque<u64>,
+    /// Its user was erased: the name is a placeholder that leads nowhere, and nothing is appended any more.
+    pub is_erased: bool,
 }
 
 impl Head {
@@ -60,7 +62,32 @@ impl Head {
             bytes: 0,
             oldest_ms: 0,
             fresh: VecDeque::new(),
+            is_erased: false,
         }
+    }
+
+    /// The head without its fresh part, as a row may have it before the index is written.
+    pub fn indexed_part(&self) -> Head {
+        let tail = self.indexed();
+        Head {
+            tail,
+            assigned: tail,
+            floor: self.floor.min(tail + 1),
+            fresh: VecDeque::new(),
+            ..self.clone()
+        }
+    }
+
+    /// Takes the name away and hides everything. Nobody can be told of a user by what is left.
+    pub fn erase(&mut self, user: UserNo) -> UserId {
+        self.is_erased = true;
+        self.life = self.life.wrapping_add(1);
+        self.floor = self.tail + 1;
+        let placeholder = format!("erased:{}", user.0);
+        let placeholder = placeholder
+            .parse()
+            .expect("made of letters, a colon and digits");
+        std::mem::replace(&mut self.name, placeholder)
     }
 
     /// The place of a log whose row is damaged.
@@ -134,9 +161,12 @@ impl Logs {
     }
 
     /// Takes the next log in; `user` is the number that follows the last one.
-    pub fn add(&self, user: UserNo, head: Head) {
+    pub fn add(&self, user: UserNo, mut head: Head) {
         assert_eq!(user.0, self.count(), "user numbers are dense");
-        self.names.write().insert(head.name.clone(), user);
+        match head.is_erased {
+            true => head.floor = head.tail + 1,
+            false => drop(self.names.write().insert(head.name.clone(), user)),
+        }
         self.shards[shard(user)].write().push(head);
         self.count.store(user.0 + 1, Ordering::Release);
     }
@@ -162,6 +192,16 @@ impl Logs {
         change(&mut self.shards[shard(user)].write()[slot(user)])
     }
 
+    /// The user is erased: its name leads nowhere, its log shows nothing, and what it kept is trimmed in its turn.
+    pub fn forget(&self, user: UserNo) {
+        let name = self.change(user, |head| head.erase(user));
+        let mut names = self.names.write();
+        // Erased once more, it has a placeholder, which may be the name of someone else.
+        if names.get(&name) == Some(&user) {
+            names.remove(&name);
+        }
+    }
+
     fn epoch(&self, user: UserNo, life: u32) -> Epoch {
         Epoch::of(self.generation.load(Ordering::Relaxed), user, life)
     }
@@ -180,6 +220,9 @@ impl Logs {
 
     /// What retention by count hides is gone for readers at once; its bytes go later.
     pub fn raise_floor(&self, head: &mut Head) {
+        if head.is_erased {
+            head.floor = head.tail + 1;
+        }
         if self.retention_events > 0 {
             let oldest = (head.tail + 1).saturating_sub(self.retention_events);
             head.floor = head.floor.max(oldest);

@@ -13,6 +13,7 @@ use crate::id::UserNo;
 use crate::store::engine::{EngineError, Rows};
 use crate::store::index;
 use crate::store::keys;
+use crate::store::logs::Place;
 use crate::store::record::{self, CHUNK_BYTES, Header, Recipient};
 use crate::store::shared::Shared;
 
@@ -81,6 +82,31 @@ impl Filling {
     pub fn into_page(self) -> Page {
         self.page
     }
+}
+
+/// Reads what memory does not hold.
+pub fn old(
+    shared: &Shared,
+    user: UserNo,
+    after: u64,
+    bounds: PageBounds,
+    places_max: usize,
+) -> Result<Read, EngineError> {
+    let mut filling = Filling::new(bounds);
+    let lost = match shared
+        .logs
+        .place_after(user, after, places_max.min(bounds.events))
+    {
+        Place::AtTail => return Ok(Read::AtTail),
+        Place::Gone { floor } => return Ok(Read::Gone { floor }),
+        Place::Known(commits) => fill(shared, &mut filling, after + 1, &commits)?,
+        Place::Indexed { through } => fill_indexed(shared, &mut filling, user, after, through)?,
+    };
+    // Retention may have taken the first of them while they were read: then they are not all there.
+    if let Place::Gone { floor } = shared.logs.place_after(user, after, 1) {
+        return Ok(Read::Gone { floor });
+    }
+    Ok(after_loss(shared, user, filling, lost))
 }
 
 /// Adds the events of `commits` from the ring, from `seq` on; tells how many it had or the page took.

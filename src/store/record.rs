@@ -11,6 +11,8 @@ use crate::store::engine::VALUE_BYTES_MAX;
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 25;
+/// An event's JSON begins with its id.
+const BEFORE_ID: &str = "\"id\":\"";
 /// A record is stored in pieces of this many bytes, one row each.
 pub const CHUNK_BYTES: usize = VALUE_BYTES_MAX;
 
@@ -57,6 +59,13 @@ impl Header {
             json_len: number(17),
             recipients_len: number(21),
         })
+    }
+
+    /// The event's id, as the record's first chunk has it.
+    pub fn id(first_chunk: &[u8]) -> Option<&[u8]> {
+        let header = Header::read(first_chunk).ok()?;
+        let start = HEADER_BYTES + usize::from(header.conn_len) + BEFORE_ID.len();
+        first_chunk.get(start..start + usize::from(header.lens.id))
     }
 
     /// Bytes from the start of the record to the end of the event's JSON.
@@ -211,13 +220,14 @@ mod tests {
             let record = encode(&event, &recipients);
             let header = Header::read(&record).unwrap();
             prop_assert_eq!(header.total_bytes(), record.len());
+            prop_assert_eq!(Header::id(&record), Some(b"e1".as_slice()));
             prop_assert_eq!(decode_event(9, record[..header.body_bytes()].to_vec()), Ok(event));
             prop_assert_eq!(decode_recipients(&record), Ok(recipients));
         }
 
         #[test]
         fn any_bytes_decode_or_are_damaged(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0usize..200) {
-            let _ = decode_event(1, bytes.clone());
+            let _ = (decode_event(1, bytes.clone()), Header::id(&bytes));
             let _ = decode_recipients(&bytes);
             let mut record = encode(&event("x", None), &[Recipient { user: UserNo(3), seq: 4 }]);
             record.truncate(cut.min(record.len() - 1));

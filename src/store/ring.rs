@@ -10,6 +10,8 @@ use parking_lot::RwLock;
 
 use crate::event::Event;
 
+/// Events looked at for an id while the ring is held.
+const SEARCHED_AT_ONCE: usize = 2048;
 /// What an event costs beside its JSON: the allocation, the pointer and the lengths.
 const EVENT_OVERHEAD_BYTES: u64 = 160;
 
@@ -53,6 +55,39 @@ impl Ring {
             };
             events.bytes -= cost(&oldest);
             events.first += 1;
+        }
+    }
+
+    /// Puts another body in the place of the event with its commit number, if that is here.
+    pub fn replace(&self, event: Arc<Event>) {
+        let mut events = self.events.write();
+        let place = event.commit.checked_sub(events.first);
+        let place = place.and_then(|place| usize::try_from(place).ok());
+        let Some(place) = place.filter(|place| *place < events.queue.len()) else {
+            return;
+        };
+        let added = cost(&event);
+        let replaced = std::mem::replace(&mut events.queue[place], event);
+        events.bytes = events.bytes + added - cost(&replaced);
+    }
+
+    /// The newest event with this id.
+    pub fn find(&self, id: &str) -> Option<Arc<Event>> {
+        let mut end = u64::MAX;
+        loop {
+            let events = self.events.read();
+            let left = end.saturating_sub(events.first);
+            let left = usize::try_from(left)
+                .map_or(events.queue.len(), |left| left.min(events.queue.len()));
+            let from = left.saturating_sub(SEARCHED_AT_ONCE);
+            let found = events
+                .queue
+                .range(from..left)
+                .rfind(|event| event.id() == id);
+            if found.is_some() || from == 0 {
+                return found.map(Arc::clone);
+            }
+            end = events.first + from as u64;
         }
     }
 
@@ -110,6 +145,43 @@ mod tests {
         assert_eq!(taken(&ring, &[6, 7]), [0u64; 0]);
         assert_eq!(taken(&ring, &[9, 10]), [9]);
         assert_eq!(taken(&ring, &[0]), [0u64; 0]);
+    }
+
+    #[test]
+    fn a_body_is_replaced_where_it_is_and_found_by_its_id() {
+        let ring = Ring::new(u64::MAX);
+        ring.push((1..=5_000).map(event));
+        let named = |commit: u64, id: &str| {
+            let draft = Draft {
+                id: id.parse().unwrap(),
+                event_type: "a".parse().unwrap(),
+                time_ms: 1,
+                topic: None,
+                actor: None,
+                data: Json::null(),
+                exclude_conn: None,
+            };
+            let mut event = Event::of(&draft);
+            event.commit = commit;
+            Arc::new(event)
+        };
+        for commit in [0, 3, 4_000, 5_001] {
+            ring.replace(named(commit, "other"));
+        }
+        let found = |id: &str| ring.find(id).map(|event| event.commit);
+        assert_eq!(
+            (found("other"), found("e"), found("none")),
+            (Some(4_000), Some(5_000), None)
+        );
+        assert_eq!(taken(&ring, &[3, 4_000, 5_000, 5_001]), [3, 4_000, 5_000]);
+        let bytes: u64 = ring
+            .events
+            .read()
+            .queue
+            .iter()
+            .map(|event| cost(event))
+            .sum();
+        assert_eq!(ring.events.read().bytes, bytes);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::store::engine::{EngineError, Rows};
 use crate::store::logs::Logs;
 use crate::store::ring::Ring;
+use crate::store::times::Times;
 use crate::wake::Wakes;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +39,8 @@ pub struct Shared {
     pub rows: Rows,
     pub logs: Logs,
     pub ring: Ring,
+    /// Written by the committer after each sync, read by a trace.
+    pub times: Times,
     pub wakes: Wakes,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,

@@ -52,3 +52,52 @@ impl Topics {
         }
     }
 }
+
+/// Users of a topic from the rows, in the order of their numbers, at most `count_max` after `after`.
+pub fn subscribers(
+    rows: &Rows,
+    topic: &Topic,
+    after: Option<UserNo>,
+    count_max: usize,
+) -> Result<Vec<UserNo>, EngineError> {
+    let (first, end) = keys::topic_subscriptions(topic);
+    let from = after.map_or(first, |user| {
+        let mut next = keys::subscription(topic, user);
+        next.push(0);
+        next
+    });
+    let mut users = Vec::new();
+    rows.scan(&from, &end, &mut |key, _| {
+        users.extend(keys::parse_subscription(key).map(|(_, user)| user));
+        match users.len() < count_max {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    })?;
+    Ok(users)
+}
+
+/// Topics of one user from the rows, at most `count_max` after `after`. It walks through all subscriptions.
+pub fn of(
+    rows: &Rows,
+    user: UserNo,
+    after: Option<&Topic>,
+    count_max: usize,
+) -> Result<Vec<Topic>, EngineError> {
+    let mut topics = Vec::new();
+    let (first, to) = keys::subscriptions();
+    let from = after.map_or(first, |topic| {
+        let mut next = keys::subscription(topic, user);
+        next.push(0);
+        next
+    });
+    rows.scan(&from, &to, &mut |key, _| {
+        let subscription = keys::parse_subscription(key).filter(|(_, other)| *other == user);
+        topics.extend(subscription.map(|(topic, _)| topic));
+        match topics.len() < count_max {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    })?;
+    Ok(topics)
+}

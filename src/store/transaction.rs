@@ -17,6 +17,7 @@ use crate::store::keys;
 use crate::store::logs::{Head, View};
 use crate::store::long;
 use crate::store::record::{self, CHUNK_BYTES, Recipient};
+use crate::store::redaction::{self, Redacted};
 use crate::store::shared::{Row, Shared, StoreError};
 use crate::store::topics::Topics;
 
@@ -39,6 +40,9 @@ pub struct Writer {
     new_users: Vec<UserNo>,
     /// Events of this group, for the readers once they are durable.
     pub arrivals: Vec<Arrival>,
+    /// Logs that this group forgot and bodies that it rewrote, for memory once that is durable.
+    pub forgotten: Vec<UserNo>,
+    pub redacted: Vec<Redacted>,
 }
 
 pub struct Arrival {
@@ -54,6 +58,8 @@ struct Staged {
     ops: Vec<Op>,
     events: Vec<(Event, Vec<Recipient>)>,
     topics: Vec<(Topic, UserNo, Membership)>,
+    forgotten: Vec<UserNo>,
+    redacted: Vec<Redacted>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -246,26 +252,63 @@ impl Transaction<'_> {
         self.writer.shared.logs.name(user)
     }
 
+    /// Whether the user of this number was erased.
+    pub fn is_erased(&self, user: UserNo) -> bool {
+        self.writer.shared.logs.read(user, |head| head.is_erased)
+    }
+
+    /// The number that the next event gets; every event that is there has a lower one.
+    pub fn next_commit(&self) -> u64 {
+        self.writer.next_commit + self.staged.events.len() as u64
+    }
+
+    /// The name leads nowhere from the next command on, readers find nothing, and upkeep takes the events away. Who
+    /// comes with the name again gets another number, and so another epoch.
+    pub fn forget_log(&mut self, user: UserNo) {
+        let mut head = self.writer.shared.logs.read(user, Head::indexed_part);
+        head.erase(user);
+        self.put(keys::user(user), index::encode_user(&head));
+        self.staged.forgotten.push(user);
+    }
+
+    /// Puts another body in the place of an event's own, in every log that has it: the same seqs, id, type, time and
+    /// topic, as `change` promises. An event that is gone, or that `change` leaves alone, stays as it is. Two commands
+    /// of one group must not redact the same event: neither would see what the other made of it.
+    pub fn redact(
+        &mut self,
+        commit: u64,
+        change: impl FnOnce(&Event) -> Option<Event>,
+    ) -> Result<bool, StoreError> {
+        let rewritten = redaction::rewrite(&self.writer.shared.rows, commit, change)?;
+        let Some((ops, redacted)) = rewritten else {
+            return Ok(false);
+        };
+        self.staged.ops.extend(ops);
+        self.staged.redacted.push(redacted);
+        Ok(true)
+    }
+
     pub fn delete(&mut self, key: Vec<u8>) {
         self.staged.ops.push(Op::Delete(key));
     }
 
-    /// Appends the event to the log of each user of the audience. Without an audience nothing is stored.
+    /// Appends the event to the log of each user of the audience who was not erased. Without an audience nothing is
+    /// stored.
     pub fn append(&mut self, mut event: Event, mut audience: Vec<UserNo>) -> Appended<'_> {
         audience.sort_unstable();
         audience.dedup();
-        if audience.is_empty() {
+        let logs = &self.writer.shared.logs;
+        let assign = |user| {
+            let seq = logs.change(user, |head| {
+                head.assigned += u64::from(!head.is_erased);
+                (!head.is_erased).then_some(head.assigned)
+            });
+            seq.map(|seq| Recipient { user, seq })
+        };
+        let recipients: Vec<Recipient> = audience.into_iter().filter_map(assign).collect();
+        if recipients.is_empty() {
             return Appended { recipients: &[] };
         }
-        let logs = &self.writer.shared.logs;
-        let assign = |user| Recipient {
-            user,
-            seq: logs.change(user, |head| {
-                head.assigned += 1;
-                head.assigned
-            }),
-        };
-        let recipients: Vec<Recipient> = audience.into_iter().map(assign).collect();
         event.commit = self.writer.next_commit + self.staged.events.len() as u64;
         self.staged.events.push((event, recipients));
         let (_, recipients) = self.staged.events.last().expect("pushed on the line above");
@@ -285,6 +328,8 @@ impl Writer {
             overlay: BTreeMap::new(),
             new_users: Vec::new(),
             arrivals: Vec::new(),
+            forgotten: Vec::new(),
+            redacted: Vec::new(),
         }
     }
 
@@ -396,6 +441,11 @@ impl Transaction<'_> {
         }
         let bytes = ops.iter().map(Op::bytes).sum();
         writer.add(ops)?;
+        for user in staged.forgotten {
+            writer.shared.logs.forget(user);
+            writer.forgotten.push(user);
+        }
+        writer.redacted.extend(staged.redacted);
         Ok(bytes)
     }
 

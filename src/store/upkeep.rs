@@ -17,6 +17,7 @@ use crate::store::keys;
 use crate::store::logs::{Head, Logs};
 use crate::store::read;
 use crate::store::record::{Header, Recipient};
+use crate::store::redaction::Redacted;
 use crate::store::shared::Shared;
 
 /// The index may lag this many commits and log entries behind: it bounds the replay at start and the memory.
@@ -121,6 +122,17 @@ impl Upkeep {
 
     pub fn stored(&mut self, bytes: u64) {
         self.live_bytes += bytes;
+    }
+
+    /// Takes in what erasures of the last group left: logs to trim, and bodies that are shorter now.
+    pub fn erased(&mut self, shared: &Shared, forgotten: Vec<UserNo>, redacted: Vec<Redacted>) {
+        for user in forgotten {
+            self.enqueue(user);
+        }
+        for redacted in redacted {
+            let left = redacted.show(shared);
+            self.live_bytes = self.live_bytes.saturating_add_signed(left);
+        }
     }
 
     fn enqueue(&mut self, user: UserNo) {
@@ -248,6 +260,10 @@ impl Upkeep {
                 .logs
                 .change(user, |old| old.oldest_ms = head.oldest_ms);
             return Ok(false);
+        }
+        if head.is_erased && head.kept_from > head.tail {
+            // Nothing is appended any more: the block that others would go on to fill goes too.
+            ops.push(Op::Delete(keys::block(user, head.tail)));
         }
         ops.push(Op::Put(keys::user(user), index::encode_user(&head)));
         ops.push(live_mark(shown_next, self.live_bytes));

@@ -4,6 +4,7 @@
 //! only to see that none was left behind.
 
 mod damage;
+mod erase;
 mod inbox;
 mod logs;
 mod overlap;

@@ -238,13 +238,26 @@ pub fn own(
     sender: UserNo,
     count_max: usize,
 ) -> Result<Vec<(ConversationId, u64)>, StoreError> {
-    let from = keys::state(OWN, &sender.0.to_be_bytes());
-    let mut to = from.clone();
+    own_behind(transaction, sender, None, count_max)
+}
+
+/// The same, from behind one of them on.
+pub fn own_behind(
+    transaction: &Transaction<'_>,
+    sender: UserNo,
+    last: Option<&(ConversationId, u64)>,
+    count_max: usize,
+) -> Result<Vec<(ConversationId, u64)>, StoreError> {
+    let first = keys::state(OWN, &sender.0.to_be_bytes());
+    let mut to = first.clone();
     to.push(u8::MAX);
+    let from = last.map_or(first.clone(), |(conversation, n)| {
+        own_key(sender, conversation, n + 1)
+    });
     let rows = transaction.scan(&from, &to, count_max)?;
     let places = rows
         .iter()
-        .filter_map(|(key, _)| parse_place(&key[from.len()..]));
+        .filter_map(|(key, _)| parse_place(&key[first.len()..]));
     Ok(places.collect())
 }
 

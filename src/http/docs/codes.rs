@@ -232,8 +232,18 @@ pub const CODES: &[Code] = &[
     ),
     code(
         503,
+        "busy",
+        "others have taken the places for this work: try again in a moment",
+    ),
+    code(
+        503,
         "draining",
         "the server is about to stop: try again in a moment",
+    ),
+    code(
+        503,
+        "search_given_up",
+        "the search through the stored events took too long",
     ),
     code(
         503,

@@ -151,6 +151,10 @@ async fn request(world: Rc<World>, wishes: Vec<usize>, mut publications: Vec<Pub
             }
             false
         }
+        Err(PublishError::UnknownConversation) => {
+            world.violation(format_args!("wish {} names no conversation", wishes[0]));
+            false
+        }
         Err(PublishError::Store(error)) => {
             world.note(format_args!("w{} not answered: {error}", wishes[0]));
             false

@@ -8,24 +8,28 @@
 mod body;
 mod counts;
 mod socket;
+mod taken;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
+use axum::http::{Method, Version};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -37,6 +41,8 @@ pub use crate::accept::counts::{Counts, Told};
 
 use crate::accept::body::PacedBody;
 use crate::accept::socket::{Open, Protocol, Socket};
+use crate::accept::taken::Slot;
+use crate::accept::window::Streams;
 
 /// Length of a request's head, and of hyper's buffers for one HTTP/1 connection.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -97,7 +103,6 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> u64 {
     let places = Arc::new(Semaphore::new(settings.connections_max));
-    let tasks = TaskTracker::new();
     let server = Arc::new(Server::new(router, settings, counts, stop));
     loop {
         let taken = tokio::select! {
@@ -109,16 +114,22 @@ pub async fn serve(
             Ok((stream, peer, place)) => {
                 let open = Open::new(server.counts.clone(), place);
                 let socket = Socket::new(stream, open, server.settings.write_timeout);
-                tasks.spawn(server.clone().connection(socket, peer));
+                server.tasks.spawn(server.clone().connection(socket, peer));
             }
             Err(error) => server.pause(&error).await,
         }
     }
     drop(listener);
     let cut_before = server.counts.cut.load(Ordering::Relaxed);
-    tasks.close();
-    // Each connection ends itself by then; see `finish`.
-    tasks.wait().await;
+    server.tasks.close();
+    if timeout(server.settings.drain, server.tasks.wait())
+        .await
+        .is_err()
+    {
+        server.cut.cancel();
+    }
+    // Each connection ends itself by then; see `finish` and `taken`.
+    server.tasks.wait().await;
     server.counts.cut.load(Ordering::Relaxed) - cut_before
 }
 
@@ -141,8 +152,11 @@ struct Server {
     settings: Settings,
     counts: Arc<Counts>,
     stop: CancellationToken,
+    /// Ends streams whose readers do not take the last bytes; at the end of a drain.
+    cut: CancellationToken,
+    tasks: TaskTracker,
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<Streams>,
 }
 
 impl Server {
@@ -161,7 +175,10 @@ impl Server {
             .pipeline_flush(false)
             .max_buf_size(HEAD_BYTES_MAX)
             .max_headers(HEADERS_MAX);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        let mut http2 = http2::Builder::new(Streams {
+            write_timeout: settings.write_timeout,
+            counts: counts.clone(),
+        });
         http2
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING)
@@ -179,6 +196,8 @@ impl Server {
             settings,
             counts,
             stop,
+            cut: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             http1,
             http2,
         }
@@ -219,11 +238,7 @@ impl Server {
                 () = self.stop.cancelled() => return,
             };
             match protocol {
-                Ok(Ok(Protocol::Http1)) => {
-                    let connection = pin!(Server::http1(&self, socket, peer));
-                    let ask_to_end = http1::UpgradeableConnection::graceful_shutdown;
-                    self.finish(connection, ask_to_end).await;
-                }
+                Ok(Ok(Protocol::Http1)) => self.http1(socket, peer).await,
                 // Boxed, since it is several times as large as the other and rarer.
                 Ok(Ok(Protocol::Http2)) => Box::pin(self.http2(socket, peer)).await,
                 Ok(Err(_)) => Counts::add(&self.counts.left),
@@ -232,14 +247,33 @@ impl Server {
         }
     }
 
-    fn http1(self: &Arc<Server>, socket: Socket, peer: SocketAddr) -> Http1 {
+    /// Serves one HTTP/1 connection; one that comes to carry a stream goes on in a smaller task of its own.
+    async fn http1(self: &Arc<Server>, socket: Socket, peer: SocketAddr) {
+        let slot = Slot::default();
         let requests = Requests {
             server: self.clone(),
             peer,
             has_asked: None,
+            slot: Some(slot.clone()),
         };
         let connection = self.http1.serve_connection(TokioIo::new(socket), requests);
-        connection.with_upgrades()
+        let mut serving = Serving {
+            connection: Some(connection.with_upgrades()),
+            slot,
+        };
+        self.finish(Pin::new(&mut serving), |serving| {
+            let connection = serving.get_mut().connection.as_mut();
+            if let Some(connection) = connection {
+                Pin::new(connection).graceful_shutdown();
+            }
+        })
+        .await;
+        let taken = serving.slot.take();
+        let parts = serving.connection.and_then(Http1::into_parts);
+        if let (Some(taken), Some(parts)) = (taken, parts) {
+            let socket = parts.io.into_inner();
+            self.tasks.spawn(taken.carry(socket, self.cut.clone()));
+        }
     }
 
     async fn http2(self: Arc<Server>, socket: Socket, peer: SocketAddr) {
@@ -248,6 +282,7 @@ impl Server {
             server: self.clone(),
             peer,
             has_asked: Some(has_asked.clone()),
+            slot: None,
         };
         let connection = self.http2.serve_connection(TokioIo::new(socket), requests);
         let connection = pin!(connection);
@@ -299,23 +334,50 @@ impl Server {
     }
 }
 
+/// An HTTP/1 connection until its end, or until a stream is to be taken over.
+struct Serving {
+    connection: Option<Http1>,
+    slot: Slot,
+}
+
+impl Future for Serving {
+    type Output = hyper::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let serving = self.get_mut();
+        let Some(connection) = serving.connection.as_mut() else {
+            return Poll::Ready(Ok(()));
+        };
+        match Pin::new(connection).poll(context) {
+            // The service left a stream and never answers: hyper has nothing more to do.
+            Poll::Pending if serving.slot.is_filled() => Poll::Ready(Ok(())),
+            polled => polled,
+        }
+    }
+}
+
 /// Hands the requests of one connection to the router, with the peer's address and a body that must not dawdle.
 struct Requests {
     server: Arc<Server>,
     peer: SocketAddr,
-    /// Set with the first request, where someone waits for it.
+    /// Set with the first request, where someone waits for it: on HTTP/2.
     has_asked: Option<Arc<AtomicBool>>,
+    /// Where a stream may be left for the connection's task, on HTTP/1.
+    slot: Option<Slot>,
 }
 
 impl Service<hyper::Request<Incoming>> for Requests {
     type Response = Response;
     type Error = std::convert::Infallible;
-    type Future = axum::routing::future::RouteFuture<Self::Error>;
+    type Future = Answering;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         if let Some(has_asked) = &self.has_asked {
             has_asked.store(true, Ordering::Relaxed);
         }
+        // HTTP/1.0 knows no chunks, and HEAD no body.
+        let is_takeable = request.version() == Version::HTTP_11 && request.method() == Method::GET;
+        let slot = self.slot.clone().filter(|_| is_takeable);
         let mut request: Request = request.map(|body| {
             let counts = self.server.counts.clone();
             let pause_max = self.server.settings.body_timeout;
@@ -323,6 +385,34 @@ impl Service<hyper::Request<Incoming>> for Requests {
         });
         request.extensions_mut().insert(ConnectInfo(self.peer));
         // The router is always ready: its middleware must be, too.
-        tower::Service::call(&mut self.server.router.clone(), request)
+        let route = tower::Service::call(&mut self.server.router.clone(), request);
+        Answering {
+            route,
+            slot,
+            is_watched: self.has_asked.is_some(),
+        }
+    }
+}
+
+/// The router's answer, unless it is a stream that the connection's task takes over: then it never comes.
+struct Answering {
+    route: axum::routing::future::RouteFuture<std::convert::Infallible>,
+    slot: Option<Slot>,
+    /// On HTTP/2, where no socket tells whether the peer takes this answer.
+    is_watched: bool,
+}
+
+impl Future for Answering {
+    type Output = Result<Response, std::convert::Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answering = self.get_mut();
+        let Ok(response) = ready!(Pin::new(&mut answering.route).poll(context));
+        let kept = match &answering.slot {
+            Some(slot) => slot.offer(response),
+            None if answering.is_watched => Some(window::watched(response)),
+            None => Some(response),
+        };
+        kept.map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
     }
 }

@@ -24,7 +24,7 @@ use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
 use crate::http;
 use crate::http::connections::Connections;
-use crate::http::socket::DeflatePools;
+use crate::http::link::DeflatePools;
 use crate::http::state::App;
 use crate::id::Random;
 use crate::limits::{self, Limits};
@@ -80,10 +80,19 @@ pub struct Running {
 
 /// Opens the data directory and serves on `listener`.
 pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
+    start_by(Clock::system(), config, listener).await
+}
+
+/// The same by another clock, for tests of what lasts a day.
+pub async fn start_by(
+    clock: Clock,
+    config: Config,
+    listener: TcpListener,
+) -> Result<Running, StartError> {
     // The provider may be installed already, by an earlier server in this process.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let address = listener.local_addr().map_err(StartError::Listener)?;
-    let (clock, random) = (Clock::system(), Random::system());
+    let random = Random::system();
     let counts = Arc::new(Counts::default());
     let metrics = Metrics::default().with(Box::new(Told(Arc::clone(&counts))));
     let (metrics, wakes) = (Arc::new(metrics), Wakes::default());
@@ -93,12 +102,7 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
         wakes: wakes.clone(),
         metrics: Arc::clone(&metrics),
     };
-    let settings = store_settings(&config);
-    let opening =
-        tokio::task::spawn_blocking(move || store::Running::open(&settings, &surroundings));
-    let opened = opening
-        .await
-        .expect("opening catches the engine's panics")?;
+    let opened = open_store(&config, surroundings).await?;
     let secret = match config.auth.hs256_secret.expose_secret() {
         "" => secret::read_or_make(&config.server.data_dir)?,
         _ => config.auth.hs256_secret.clone(),
@@ -146,6 +150,17 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
         stop_beside,
         beside,
     })
+}
+
+/// The engine takes its time, so it opens beside the runtime.
+async fn open_store(
+    config: &Config,
+    surroundings: Surroundings,
+) -> Result<store::Running, OpenError> {
+    let settings = store_settings(config);
+    let opening =
+        tokio::task::spawn_blocking(move || store::Running::open(&settings, &surroundings));
+    opening.await.expect("opening catches the engine's panics")
 }
 
 fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToken) -> JoinSet<()> {

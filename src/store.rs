@@ -24,6 +24,7 @@ pub mod ring;
 pub mod shared;
 pub mod space;
 pub mod staging;
+pub mod syncing;
 pub mod topics;
 pub mod transaction;
 pub mod upkeep;

@@ -31,6 +31,8 @@ pub struct Counts {
     pub body_late: AtomicU64,
     /// Closed since the peer took no byte for too long.
     pub write_stalled: AtomicU64,
+    /// HTTP/2 streams reset since the peer took nothing of them for too long; their connections went on.
+    pub streams_stalled: AtomicU64,
     /// Given up by the kernel: the peer answers no more, or has kept its window closed.
     pub vanished: AtomicU64,
     /// Ended by the peer in the middle of something, as every stream ends; the stalled and vanished are among them.
@@ -63,6 +65,11 @@ impl Collector for Told {
                 "failed_accepts",
                 "Tries to accept that failed",
                 &counts.accept_failed,
+            ),
+            (
+                "stalled_streams",
+                "HTTP/2 streams reset since their reader took nothing",
+                &counts.streams_stalled,
             ),
         ];
         for (name, help, count) in totals {

@@ -285,7 +285,11 @@ fn note(line: &Line) -> Option<String> {
     match line.line_type.as_str() {
         "sys.ready" => {
             let user = line.user.as_deref().unwrap_or("an unknown user");
-            Some(format!("reading the log of {user} from {cursor}"))
+            // Where a reset follows, it says the place.
+            Some(match &line.cursor {
+                Some(cursor) => format!("reading the log of {user} from {cursor}"),
+                None => format!("reading the log of {user}"),
+            })
         }
         "sys.live" => Some(format!("caught up at {cursor}")),
         "sys.reset" => {

@@ -160,9 +160,9 @@ impl Route {
         self
     }
 
-    /// Codes of its refusals, beside those that every route of its kind has.
-    pub fn refuses(mut self, codes: &[&'static str]) -> Route {
-        self.codes.extend_from_slice(codes);
+    /// Codes of its refusals, separated by spaces, beside those that every route of its kind has.
+    pub fn refuses(mut self, codes: &'static str) -> Route {
+        self.codes.extend(codes.split(' '));
         self
     }
 
@@ -245,7 +245,10 @@ impl Route {
             .path
             .split(|letter: char| !letter.is_ascii_alphanumeric());
         let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
-        format!("{method}_{}", words.join("_"))
+        match words.join("_").as_str() {
+            "" => format!("{method}_root"),
+            words => format!("{method}_{words}"),
+        }
     }
 
     fn parameters(&self) -> Vec<Parameter> {
@@ -390,13 +393,16 @@ pub async fn page(path: Option<Path<String>>) -> Result<Response, Problem> {
         .persist_authorization(false);
     let served = utoipa_swagger_ui::serve(&path, Arc::new(config));
     let file = served.ok().flatten().ok_or_else(Problem::not_found)?;
-    let content_type = HeaderValue::from_str(&file.content_type);
+    let content_type = match file.content_type.as_str() {
+        text if text.starts_with("text/") => {
+            HeaderValue::from_str(&format!("{text}; charset=utf-8"))
+        }
+        other => HeaderValue::from_str(other),
+    };
+    let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
     let mut response = file.bytes.into_owned().into_response();
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        content_type.unwrap_or(HeaderValue::from_static("application/octet-stream")),
-    );
+    headers.insert(header::CONTENT_TYPE, content_type);
     if file.gzpipped {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }

@@ -22,7 +22,8 @@ use crate::http::caller::{self, Caller, CookieRule, Credentials, Refusal};
 use crate::http::error::{Problem, REQUEST_ID};
 use crate::http::poll;
 use crate::http::state::App;
-use crate::http::stream::{self, Frames, Opening, Stream, Turn};
+use crate::http::stream::{self, Opening, Stream};
+use crate::http::streaming::{Streaming, Takeable};
 
 /// Where an `EventSource` that met a limit comes back, in milliseconds.
 const REFUSED_RETRY_MS: std::ops::RangeInclusive<u64> = 5_000..=30_000;
@@ -275,23 +276,16 @@ pub fn opening(
     })
 }
 
-/// A response whose body is the stream's turns; the first leaves at once.
+/// A response whose body is the stream's turns; the first leaves at once. The stream may be taken out of it.
 fn streaming(
-    mut stream: Stream,
+    stream: Stream,
     layout: Layout,
     content_type: &'static str,
 ) -> axum::response::Response {
-    let body = async_stream::stream! {
-        loop {
-            let mut frames = Frames::new(layout);
-            let turn = stream.turn(&mut frames).await;
-            yield Ok::<Bytes, std::convert::Infallible>(frames.into_bytes());
-            if turn != Turn::Goes {
-                break;
-            }
-        }
-    };
-    stream_response(Body::from_stream(body), content_type)
+    let takeable = Takeable::new(Streaming::new(stream, layout));
+    let mut response = stream_response(takeable.clone().into_body(), content_type);
+    response.extensions_mut().insert(takeable);
+    response
 }
 
 fn stream_response(body: Body, content_type: &'static str) -> axum::response::Response {

@@ -39,7 +39,12 @@ fn serve(path: &str, headers: &HeaderMap) -> Result<Response, Problem> {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => file.data.into_owned().into_response(),
     };
-    let content_type = HeaderValue::from_str(file.metadata.mimetype());
+    let content_type = match file.metadata.mimetype() {
+        text if text.starts_with("text/") => {
+            HeaderValue::from_str(&format!("{text}; charset=utf-8"))
+        }
+        other => HeaderValue::from_str(other),
+    };
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,

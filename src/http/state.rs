@@ -16,7 +16,7 @@ use crate::features::receipts::Receipts;
 use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
 use crate::http::connections::Connections;
-use crate::http::socket::DeflatePools;
+use crate::http::link::DeflatePools;
 use crate::id::Random;
 use crate::limits::Limits;
 use crate::metrics::Metrics;

@@ -286,7 +286,10 @@ impl Stream {
         let ready = Ready {
             user: name.as_str(),
             conn: self.listed.connection.id.as_str(),
-            position: self.cursor.position(),
+            position: match self.cursor.pending_reset() {
+                Some(_) => None,
+                None => Some(self.cursor.position()),
+            },
             head: self.cursor.head(),
             ping_ms: millis(self.app.config.stream.ping_seconds),
             badge: &self.badge.to_json(),

@@ -1,19 +1,21 @@
 //! The one writer: gathers waiting commands, applies them as one group, syncs, and only then lets anyone know.
 //!
-//! Promises: an ack and a wake come after the sync that made their events durable. After a failed write or sync
-//! nothing is acked any more: a second sync might lie. Between groups it does the store's upkeep in small steps.
+//! Promises: an ack and a wake come after the sync that made their events durable. While one group is synced the next
+//! is decided and applied; nobody sees it before its own sync. After a failed write or sync nothing is acked any more:
+//! a second sync might lie. Between groups it does the store's upkeep in small steps.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::time::sleep;
 
 use crate::store::engine::EngineError;
 use crate::store::mark::Mark;
 use crate::store::record;
-use crate::store::shared::StoreError;
+use crate::store::shared::{Shared, StoreError};
 use crate::store::space::Space;
+use crate::store::syncing::Syncing;
 use crate::store::transaction::{Arrival, Transaction, Writer};
 use crate::store::upkeep::Upkeep;
 
@@ -22,7 +24,6 @@ const GROUP_COMMANDS_MAX: usize = 1024;
 const GROUP_BYTES_MAX: u64 = 4 << 20;
 /// Without commands the committer looks after the store this often.
 const IDLE: Duration = Duration::from_millis(100);
-
 /// While upkeep has work, it goes on after this pause.
 const BUSY: Duration = Duration::from_millis(1);
 
@@ -47,6 +48,41 @@ pub struct Committer {
     requests: mpsc::Receiver<Request>,
     mark: Option<Mark>,
     space: Option<Space>,
+    gathered: Gathered,
+    syncing: Syncing,
+    /// The group whose sync is under way.
+    flight: Option<Flight>,
+    /// Events before this commit number are durable and shown; only those may be indexed and trimmed.
+    shown_next: u64,
+}
+
+/// Commands that ran and wait for their group's sync to begin.
+#[derive(Default)]
+struct Gathered {
+    acks: Vec<Ack>,
+    bytes: u64,
+}
+
+impl Gathered {
+    fn is_within_bounds(&self) -> bool {
+        self.acks.len() < GROUP_COMMANDS_MAX && self.bytes <= GROUP_BYTES_MAX
+    }
+}
+
+/// A group that is applied and not yet known to be durable.
+struct Flight {
+    acks: Vec<Ack>,
+    arrivals: Vec<Arrival>,
+    next_commit: u64,
+}
+
+/// What the committer is told next.
+enum Turn {
+    Synced(Result<(), EngineError>),
+    Command(Request),
+    /// No handle on the store is left.
+    Closed,
+    Idle,
 }
 
 impl Committer {
@@ -58,37 +94,22 @@ impl Committer {
         space: Option<Space>,
     ) -> Committer {
         Committer {
+            syncing: Syncing::new(&writer.shared),
+            shown_next: writer.next_commit,
             writer,
             upkeep,
             requests,
             mark,
             space,
+            gathered: Gathered::default(),
+            flight: None,
         }
     }
 
     /// Works until all senders are gone or the disk fails.
     pub async fn run(mut self) {
-        let mut waiting = Vec::new();
-        loop {
-            let wait = if self.upkeep.is_busy() { BUSY } else { IDLE };
-            let first = timeout(wait, self.requests.recv()).await;
-            let is_idle = first.is_err();
-            match first {
-                Ok(None) => break,
-                Ok(Some(first)) => waiting.push(first),
-                Err(_) => {}
-            }
-            while waiting.len() < GROUP_COMMANDS_MAX
-                && let Ok(next) = self.requests.try_recv()
-            {
-                waiting.push(next);
-            }
-            let worked = self
-                .commit(&mut waiting)
-                .and_then(|()| self.keep_up(is_idle));
-            if let Err(error) = worked {
-                return self.fail(&error).await;
-            }
+        if let Err(error) = self.work().await {
+            return self.fail(&error).await;
         }
         if let Some(mark) = &mut self.mark
             && let Err(error) = mark.sync()
@@ -97,66 +118,111 @@ impl Committer {
         }
     }
 
-    /// Runs the waiting commands, a group at a time.
-    fn commit(&mut self, waiting: &mut Vec<Request>) -> Result<(), EngineError> {
-        let mut queue = std::mem::take(waiting).into_iter().peekable();
-        while queue.peek().is_some() {
-            let mut acks = Vec::new();
-            let mut bytes = 0;
-            for request in queue.by_ref() {
-                let mut transaction = self.writer.begin();
-                match (request.run)(&mut transaction) {
-                    Verdict::Keep(ack) => {
-                        bytes += transaction.keep()?;
-                        acks.push((ack, request.permit));
-                    }
-                    Verdict::Discard(answer) => {
-                        transaction.discard();
-                        answer();
+    async fn work(&mut self) -> Result<(), EngineError> {
+        let mut is_open = true;
+        while is_open || self.flight.is_some() {
+            match self.next(is_open).await {
+                Turn::Synced(outcome) => {
+                    outcome?;
+                    self.land()?;
+                    self.keep_up(false)?;
+                }
+                Turn::Command(first) => {
+                    self.gather(first)?;
+                    if self.flight.is_none() {
+                        self.launch()?;
+                        self.answer_rest();
                     }
                 }
-                if bytes > GROUP_BYTES_MAX {
-                    break;
-                }
+                Turn::Closed => is_open = false,
+                Turn::Idle => self.keep_up(true)?,
             }
-            self.finish(acks, bytes)?;
         }
         Ok(())
     }
 
-    /// Makes the group durable, shows it to readers, and answers.
-    fn finish(&mut self, acks: Vec<Ack>, bytes: u64) -> Result<(), EngineError> {
-        if !self.writer.is_dirty() {
-            return answer(acks);
+    async fn next(&mut self, is_open: bool) -> Turn {
+        let is_free = self.flight.is_none();
+        let can_take = is_open && self.gathered.is_within_bounds();
+        let pause = if self.upkeep.is_busy() { BUSY } else { IDLE };
+        tokio::select! {
+            biased;
+            outcome = self.syncing.end(), if !is_free => Turn::Synced(outcome),
+            request = self.requests.recv(), if can_take => request.map_or(Turn::Closed, Turn::Command),
+            () = sleep(pause), if is_free => Turn::Idle,
         }
+    }
+
+    /// Runs the commands that wait, up to the group's bounds. While another group is synced, they are applied too.
+    fn gather(&mut self, first: Request) -> Result<(), EngineError> {
+        let mut next = Some(first);
+        while let Some(request) = next {
+            let mut transaction = self.writer.begin();
+            match (request.run)(&mut transaction) {
+                Verdict::Keep(ack) => {
+                    self.gathered.bytes += transaction.keep()?;
+                    self.gathered.acks.push((ack, request.permit));
+                }
+                Verdict::Discard(answer) => {
+                    transaction.discard();
+                    answer();
+                }
+            }
+            next = match self.gathered.is_within_bounds() {
+                true => self.requests.try_recv().ok(),
+                false => None,
+            };
+        }
+        match self.flight {
+            Some(_) => self.writer.apply_early(),
+            None => Ok(()),
+        }
+    }
+
+    /// Applies what was gathered and begins its sync.
+    fn launch(&mut self) -> Result<(), EngineError> {
+        if !self.writer.is_dirty() {
+            return Ok(());
+        }
+        let Gathered { acks, bytes } = std::mem::take(&mut self.gathered);
         if let Some(space) = &mut self.space {
             space.spend(bytes);
         }
-        let shared = Arc::clone(&self.writer.shared);
-        shared.metrics.group_commands.observe(acks.len() as f64);
+        let metrics = &self.writer.shared.metrics;
+        metrics.group_commands.observe(acks.len() as f64);
         #[cfg(feature = "faults")]
         let acks = self.mutants(acks)?;
         self.writer.apply_rest()?;
-        let started = Instant::now();
-        shared.rows.sync()?;
-        shared
-            .metrics
-            .sync_seconds
-            .observe(started.elapsed().as_secs_f64());
-        if let Some(mark) = &mut self.mark {
-            mark.advance(self.writer.next_commit - 1).map_err(failed)?;
-        }
-        let arrivals = std::mem::take(&mut self.writer.arrivals);
-        self.show(&arrivals);
-        fail::fail_point!("before_ack");
-        answer(acks)?;
-        fail::fail_point!("before_wake");
-        for arrival in &arrivals {
-            for recipient in &arrival.recipients {
-                shared.wakes.wake(recipient.user);
-            }
-        }
+        self.syncing.begin()?;
+        self.flight = Some(Flight {
+            acks,
+            arrivals: std::mem::take(&mut self.writer.arrivals),
+            next_commit: self.writer.next_commit,
+        });
         Ok(())
+    }
+
+    /// The group under way is durable: the next one takes its place, then readers may find it and callers hear of it.
+    fn land(&mut self) -> Result<(), EngineError> {
+        let durable = self.flight.take().expect("a sync belongs to a group");
+        let launched = self.launch();
+        if let Some(mark) = &mut self.mark {
+            mark.advance(durable.next_commit - 1).map_err(failed)?;
+        }
+        self.show(&durable.arrivals);
+        fail::fail_point!("before_ack");
+        answer(durable.acks);
+        fail::fail_point!("before_wake");
+        wake(&self.writer.shared, &durable.arrivals);
+        self.answer_rest();
+        launched
+    }
+
+    /// Commands that changed nothing wait only for the group whose changes they may have seen.
+    fn answer_rest(&mut self) {
+        if self.flight.is_none() {
+            answer(std::mem::take(&mut self.gathered).acks);
+        }
     }
 
     /// The events are durable: readers may find them.
@@ -166,6 +232,7 @@ impl Committer {
             .ring
             .push(arrivals.iter().map(|arrival| Arc::clone(&arrival.event)));
         for arrival in arrivals {
+            self.shown_next = arrival.event.commit + 1;
             let bytes = record::retained_bytes(arrival.event.json().len());
             for recipient in &arrival.recipients {
                 shared
@@ -184,7 +251,8 @@ impl Committer {
     }
 
     fn keep_up(&mut self, is_idle: bool) -> Result<(), EngineError> {
-        self.upkeep.step(&mut self.writer, is_idle)?;
+        self.upkeep
+            .step(&self.writer.shared, self.shown_next, is_idle)?;
         if let Some(space) = &mut self.space {
             space.settle();
         }
@@ -198,6 +266,8 @@ impl Committer {
     async fn fail(mut self, error: &EngineError) {
         tracing::error!(%error, "a write to the data directory failed: nothing is acknowledged any more");
         self.writer.shared.failed.send_replace(true);
+        self.flight = None;
+        self.gathered = Gathered::default();
         self.requests.close();
         while self.requests.recv().await.is_some() {}
     }
@@ -209,12 +279,10 @@ impl Committer {
             self.writer.apply_rest()?;
             let arrivals = std::mem::take(&mut self.writer.arrivals);
             self.show(&arrivals);
-            for recipient in arrivals.iter().flat_map(|arrival| &arrival.recipients) {
-                self.writer.shared.wakes.wake(recipient.user);
-            }
+            wake(&self.writer.shared, &arrivals);
         }
         if is_mutant("mutant_ack_before_sync") {
-            answer(acks)?;
+            answer(acks);
             return Ok(Vec::new());
         }
         Ok(acks)
@@ -232,12 +300,19 @@ type Ack = (
     OwnedSemaphorePermit,
 );
 
-fn answer(acks: Vec<Ack>) -> Result<(), EngineError> {
+fn answer(acks: Vec<Ack>) {
     for (ack, permit) in acks {
         ack(Ok(()));
         drop(permit);
     }
-    Ok(())
+}
+
+fn wake(shared: &Shared, arrivals: &[Arrival]) {
+    for arrival in arrivals {
+        for recipient in &arrival.recipients {
+            shared.wakes.wake(recipient.user);
+        }
+    }
 }
 
 fn failed(error: std::io::Error) -> EngineError {

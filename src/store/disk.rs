@@ -16,8 +16,16 @@ use crate::store::engine::{BATCH_OPS_MAX, Engine, EngineError, Op, Visit};
 /// sled collects its garbage only when asked: this often for each operation of a batch, and a few times more.
 const COLLECT_OPS: usize = 64;
 const COLLECT_EXTRA: usize = 4;
-/// sled's background thread also cleans up old segments; without it the file grows without bound.
-const CLEAN_UP_EVERY_MS: u64 = 500;
+/// sled's background thread also cleans up old segments; without it the file grows without bound. It frees about one
+/// segment (512 KiB) each time it wakes: at 500 ms that is less than 2,000 events a second leave behind, and the file
+/// grew to 3.4 times what is live; at 50 ms it stays near 2.
+const CLEAN_UP_EVERY_MS: u64 = 50;
+
+/// sled writes on a pool of 7 threads; a batch takes 2 of them and one more for each segment that it fills. When all of
+/// them wait for a lock whose holder waits for a task that none has begun (the truncation of the file, before the file
+/// may grow again), sled stands still for good. So no more batches than these are on their way to the file at a time,
+/// and `BATCH_BYTES_MAX` bounds each.
+const UNWRITTEN_BATCHES_MAX: u64 = 1;
 
 pub struct Disk {
     db: sled::Db,
@@ -27,6 +35,8 @@ pub struct Disk {
     directory: PathBuf,
     /// Operations applied since the last collection; written and read by `apply`.
     uncollected_ops: AtomicU64,
+    /// Batches since sled last wrote all it had; counted by `apply`, reset by whoever flushes.
+    unwritten_batches: AtomicU64,
 }
 
 /// Why the engine does not open.
@@ -75,6 +85,7 @@ impl Disk {
             file,
             directory: directory.to_owned(),
             uncollected_ops: AtomicU64::new(0),
+            unwritten_batches: AtomicU64::new(0),
         };
         if is_new {
             disk.sync_files().map_err(io)?;
@@ -99,6 +110,12 @@ impl Disk {
             Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
             _ => Ok(()),
         }
+    }
+
+    /// Waits until sled has written all that was applied before.
+    fn flush(&self) -> Result<(), EngineError> {
+        self.unwritten_batches.store(0, Ordering::Relaxed);
+        self.guarded(|| self.db.flush().map(drop))
     }
 
     /// Runs a call into sled, which reports some damage by panicking.
@@ -198,6 +215,10 @@ impl Engine for Disk {
                 Op::Delete(key) => batch.remove(key.as_slice()),
             }
         }
+        if self.unwritten_batches.load(Ordering::Relaxed) >= UNWRITTEN_BATCHES_MAX {
+            self.flush()?;
+        }
+        self.unwritten_batches.fetch_add(1, Ordering::Relaxed);
         self.guarded(|| self.rows.apply_batch(batch))?;
         let uncollected = self
             .uncollected_ops
@@ -215,7 +236,7 @@ impl Engine for Disk {
     fn sync(&self) -> Result<(), EngineError> {
         let failed = |error: &dyn std::fmt::Display| EngineError::Failed(error.to_string());
         fail::fail_point!("before_flush");
-        self.guarded(|| self.db.flush().map(drop))?;
+        self.flush()?;
         fail::fail_point!("after_flush");
         fail::fail_point!("before_sync");
         fail::fail_point!("mutant_skip_sync", |_| Ok(()));

@@ -8,6 +8,9 @@ use std::ops::ControlFlow;
 
 /// One batch holds at most this many operations: larger ones make sled leak memory and stall its readers.
 pub const BATCH_OPS_MAX: usize = 400;
+/// A batch that more than one command fills ends at this many bytes: sled writes about four times as much, in segments
+/// of 512 KiB, and must not have many of them on the way at a time (see `disk`).
+pub const BATCH_BYTES_MAX: u64 = 256 << 10;
 /// No value is longer: 32 of them fill one leaf of sled to less than the 128 KiB from which it spills into files
 /// that it never syncs.
 pub const VALUE_BYTES_MAX: usize = 3584;
@@ -16,6 +19,15 @@ pub const VALUE_BYTES_MAX: usize = 3584;
 pub enum Op {
     Put(Vec<u8>, Vec<u8>),
     Delete(Vec<u8>),
+}
+
+impl Op {
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Op::Put(key, value) => (key.len() + value.len()) as u64,
+            Op::Delete(key) => key.len() as u64,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

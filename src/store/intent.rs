@@ -5,7 +5,9 @@
 
 use std::ops::ControlFlow;
 
-use crate::store::engine::{BATCH_OPS_MAX, EngineError, Op, Rows, VALUE_BYTES_MAX};
+use crate::store::engine::{
+    BATCH_BYTES_MAX, BATCH_OPS_MAX, EngineError, Op, Rows, VALUE_BYTES_MAX,
+};
 use crate::store::keys;
 use crate::store::record::{Damaged, read_varint, write_varint};
 
@@ -58,11 +60,17 @@ pub fn redo(rows: &Rows) -> Result<(), EngineError> {
 }
 
 fn in_steps(rows: &Rows, ops: Vec<Op>) -> Result<(), EngineError> {
-    let mut ops = ops.into_iter().peekable();
-    while ops.peek().is_some() {
-        rows.apply(ops.by_ref().take(BATCH_OPS_MAX).collect())?;
+    let mut step = Vec::new();
+    let mut bytes = 0;
+    for op in ops {
+        if step.len() == BATCH_OPS_MAX || bytes + op.bytes() > BATCH_BYTES_MAX {
+            rows.apply(std::mem::take(&mut step))?;
+            bytes = 0;
+        }
+        bytes += op.bytes();
+        step.push(op);
     }
-    Ok(())
+    rows.apply(step)
 }
 
 /// The completion row goes first, so that a command is not done again once anything of it is forgotten.

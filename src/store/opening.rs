@@ -19,8 +19,7 @@ use crate::store::intent;
 use crate::store::keys;
 use crate::store::logs::{Head, Logs};
 use crate::store::mark::Mark;
-use crate::store::read;
-use crate::store::record::{self, Recipient};
+use crate::store::record::{self, CHUNK_BYTES, Damaged, Header, Recipient};
 use crate::store::space;
 use crate::store::upkeep::live_mark;
 
@@ -224,46 +223,83 @@ impl Opening<'_> {
         }
     }
 
-    /// Takes every record that is newer than the index into the heads.
+    /// Takes every record that is newer than the index into the heads, in one pass over their rows.
     fn replay(
         &self,
         opened: &mut Opened,
         live_from: u64,
         losses: &mut Losses,
     ) -> Result<(), EngineError> {
-        let mut commits = Vec::new();
+        let mut last: Option<Piecing> = None;
         let from = keys::record(opened.next_commit, 0);
         self.rows
-            .scan_all(&from, &keys::records_end(), &mut |key, _| {
-                commits.extend(
-                    keys::parse_record(key)
-                        .filter(|(_, chunk)| *chunk == 0)
-                        .map(|(commit, _)| commit),
-                );
+            .scan_all(&from, &keys::records_end(), &mut |key, row| {
+                match keys::parse_record(key) {
+                    Some((commit, 0)) => {
+                        let bytes = row.unwrap_or_default().to_vec();
+                        let whole = last.replace(Piecing { commit, bytes });
+                        take_record(opened, whole, live_from, losses);
+                    }
+                    Some((commit, chunk)) => {
+                        let record = last.as_mut().filter(|record| record.commit == commit);
+                        if let (Some(record), Some(row)) = (record, row) {
+                            record.add(chunk, row);
+                        }
+                    }
+                    None => {}
+                }
                 ControlFlow::Continue(())
             })?;
-        for commit in commits {
-            let event = read::event(self.rows, commit)?;
-            let recipients = read::recipients(self.rows, commit)?;
-            opened.next_commit = commit + 1;
-            let Some(event) = event.filter(|_| !recipients.is_empty()) else {
-                tracing::error!(
-                    commit,
-                    "a record is damaged; the logs that held it get new epochs"
-                );
-                losses.note(&keys::record(commit, 0));
-                continue;
-            };
-            if commit >= live_from {
-                opened.live_bytes += record::encode(&event, &recipients).len() as u64;
-            }
-            opened.newest_ms = opened.newest_ms.max(event.time_ms);
-            let event = Arc::new(event);
-            let taken = take_in(&opened.logs, &event, &recipients, losses);
-            opened.replayed.push((event, taken));
-        }
+        take_record(opened, last, live_from, losses);
         Ok(())
     }
+}
+
+/// A record as its rows come by.
+struct Piecing {
+    commit: u64,
+    bytes: Vec<u8>,
+}
+
+impl Piecing {
+    /// What follows a hole is left out: the record is too short then.
+    fn add(&mut self, chunk: u16, row: &[u8]) {
+        if self.bytes.len() == usize::from(chunk) * CHUNK_BYTES {
+            self.bytes.extend_from_slice(row);
+        }
+    }
+
+    fn decode(self) -> Result<(Event, Vec<Recipient>, u64), Damaged> {
+        let recipients = record::decode_recipients(&self.bytes)?;
+        let record_bytes = Header::read(&self.bytes)?.total_bytes() as u64;
+        let event = record::decode_event(self.commit, self.bytes)?;
+        match recipients.is_empty() {
+            true => Err(Damaged),
+            false => Ok((event, recipients, record_bytes)),
+        }
+    }
+}
+
+fn take_record(opened: &mut Opened, record: Option<Piecing>, live_from: u64, losses: &mut Losses) {
+    let Some(record) = record else {
+        return;
+    };
+    let commit = record.commit;
+    opened.next_commit = commit + 1;
+    let Ok((event, recipients, record_bytes)) = record.decode() else {
+        tracing::error!(
+            commit,
+            "a record is damaged; the logs that held it get new epochs"
+        );
+        return losses.note(&keys::record(commit, 0));
+    };
+    if commit >= live_from {
+        opened.live_bytes += record_bytes;
+    }
+    opened.newest_ms = opened.newest_ms.max(event.time_ms);
+    let event = Arc::new(event);
+    let taken = take_in(&opened.logs, &event, &recipients, losses);
+    opened.replayed.push((event, taken));
 }
 
 /// Appends a replayed event to the heads that do not know it, and gives those.

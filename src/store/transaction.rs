@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::clock::UnixMs;
 use crate::event::{Event, Topic, UserId};
 use crate::id::{Position, UserNo};
-use crate::store::engine::{BATCH_OPS_MAX, EngineError, Op};
+use crate::store::engine::{BATCH_BYTES_MAX, BATCH_OPS_MAX, EngineError, Op};
 use crate::store::index;
 use crate::store::intent;
 use crate::store::keys;
@@ -20,6 +20,9 @@ use crate::store::record::{self, CHUNK_BYTES, Recipient};
 use crate::store::shared::{Row, Shared, StoreError};
 use crate::store::topics::Topics;
 
+/// Fewer operations are not applied before their group's turn: each batch costs writes of its own.
+const EARLY_OPS: usize = 64;
+
 /// The committer's own state: what the next command builds on.
 pub struct Writer {
     pub shared: Arc<Shared>,
@@ -27,6 +30,7 @@ pub struct Writer {
     pub next_commit: u64,
     /// Operations of this group that are not applied yet.
     batch: Vec<Op>,
+    batch_bytes: u64,
     /// Whether operations of this group were applied already, because they did not fit one batch.
     is_part_applied: bool,
     /// What those operations make of their rows.
@@ -89,6 +93,7 @@ impl Transaction<'_> {
         self.writer.shared.logs.find(name)
     }
 
+    /// The log as its readers see it: events that are not durable yet, also of earlier commands, are not in it.
     pub fn view(&self, user: UserNo) -> View {
         self.writer.shared.logs.view(user)
     }
@@ -270,6 +275,7 @@ impl Writer {
             topics,
             next_commit,
             batch: Vec::new(),
+            batch_bytes: 0,
             is_part_applied: false,
             overlay: HashMap::new(),
             new_users: Vec::new(),
@@ -289,6 +295,15 @@ impl Writer {
         !self.batch.is_empty() || self.is_part_applied || !self.arrivals.is_empty()
     }
 
+    /// Applies what the group holds so far if that is worth a batch.
+    pub fn apply_early(&mut self) -> Result<(), EngineError> {
+        if self.batch.len() < EARLY_OPS {
+            return Ok(());
+        }
+        self.is_part_applied = true;
+        self.apply_batch()
+    }
+
     /// Applies what the group still holds; all of it is visible to the engine's readers then, none of it durable.
     pub fn apply_rest(&mut self) -> Result<(), EngineError> {
         fail::fail_point!("before_apply");
@@ -300,12 +315,16 @@ impl Writer {
 
     fn apply_batch(&mut self) -> Result<(), EngineError> {
         self.overlay.clear();
+        self.batch_bytes = 0;
         self.shared.rows.apply(std::mem::take(&mut self.batch))
     }
 
     /// Adds one command's operations, which belong together.
     fn add(&mut self, ops: Vec<Op>) -> Result<(), EngineError> {
-        if self.batch.len() + ops.len() > BATCH_OPS_MAX {
+        let bytes: u64 = ops.iter().map(Op::bytes).sum();
+        let is_full = self.batch.len() + ops.len() > BATCH_OPS_MAX
+            || self.batch_bytes + bytes > BATCH_BYTES_MAX;
+        if is_full {
             self.is_part_applied = true;
             self.apply_batch()?;
         }
@@ -321,6 +340,7 @@ impl Writer {
             }
         }
         self.batch.extend(ops);
+        self.batch_bytes += bytes;
         Ok(())
     }
 
@@ -349,10 +369,14 @@ impl Transaction<'_> {
             assert_eq!(event.commit, writer.next_commit, "commit numbers are dense");
             writer.next_commit += 1;
             let record = record::encode(&event, &recipients);
-            for (chunk, bytes) in (0u16..).zip(record.chunks(CHUNK_BYTES)) {
-                ops.push(Op::Put(keys::record(event.commit, chunk), bytes.to_vec()));
-            }
             let record_bytes = record.len() as u64;
+            if record.len() <= CHUNK_BYTES {
+                ops.push(Op::Put(keys::record(event.commit, 0), record));
+            } else {
+                for (chunk, bytes) in (0u16..).zip(record.chunks(CHUNK_BYTES)) {
+                    ops.push(Op::Put(keys::record(event.commit, chunk), bytes.to_vec()));
+                }
+            }
             writer.arrivals.push(Arrival {
                 event: Arc::new(event),
                 recipients,
@@ -365,7 +389,7 @@ impl Transaction<'_> {
                 Membership::Leaves => writer.topics.remove(&topic, user),
             }
         }
-        let bytes = ops.iter().map(op_bytes).sum();
+        let bytes = ops.iter().map(Op::bytes).sum();
         writer.add(ops)?;
         Ok(bytes)
     }
@@ -380,12 +404,5 @@ impl Transaction<'_> {
                     .change(recipient.user, |head| head.assigned -= 1);
             }
         }
-    }
-}
-
-fn op_bytes(op: &Op) -> u64 {
-    match op {
-        Op::Put(key, value) => (key.len() + value.len()) as u64,
-        Op::Delete(key) => key.len() as u64,
     }
 }

@@ -18,7 +18,6 @@ use crate::store::logs::{Head, Logs};
 use crate::store::read;
 use crate::store::record::{Header, Recipient};
 use crate::store::shared::Shared;
-use crate::store::transaction::Writer;
 
 /// The index may lag this many commits and log entries behind: it bounds the replay at start and the memory.
 const BACKLOG_COMMITS_MAX: u64 = 50_000;
@@ -130,25 +129,30 @@ impl Upkeep {
         }
     }
 
-    /// One small step of each kind of work that is due.
-    pub fn step(&mut self, writer: &mut Writer, is_idle: bool) -> Result<(), EngineError> {
-        let shared = Arc::clone(&writer.shared);
+    /// One small step of each kind of work that is due. Events from commit number `shown_next` on may be applied, but
+    /// are not durable: no head knows them, and nothing here may count them in.
+    pub fn step(
+        &mut self,
+        shared: &Shared,
+        shown_next: u64,
+        is_idle: bool,
+    ) -> Result<(), EngineError> {
         let behind = self
             .unindexed
             .first()
-            .map_or(0, |(commit, _)| writer.next_commit - commit);
+            .map_or(0, |(commit, _)| shown_next - commit);
         if behind > BACKLOG_COMMITS_MAX || self.entries > BACKLOG_ENTRIES_MAX {
-            self.write_index(&shared, writer.next_commit)?;
+            self.write_index(shared, shown_next)?;
         }
         for _ in 0..self.due.len().div_ceil(LOGS_PER_STEP) {
-            self.trim_next(&shared, writer.next_commit)?;
+            self.trim_next(shared, shown_next)?;
         }
-        self.sweep(&shared, is_idle);
+        self.sweep(shared, is_idle);
         if self.retention.total_bytes > 0 && self.live_bytes > self.retention.total_bytes {
-            self.shed_oldest(&shared)?;
+            self.shed_oldest(shared, shown_next)?;
         }
         // A server that is never idle must forget too, or its disk fills.
-        self.forget_keys(&shared, if is_idle { BATCH_OPS_MAX } else { STEP_OPS })?;
+        self.forget_keys(shared, if is_idle { BATCH_OPS_MAX } else { STEP_OPS })?;
         let metrics = &shared.metrics;
         metrics
             .live_bytes
@@ -159,12 +163,12 @@ impl Upkeep {
         Ok(())
     }
 
-    fn trim_next(&mut self, shared: &Shared, next_commit: u64) -> Result<(), EngineError> {
+    fn trim_next(&mut self, shared: &Shared, shown_next: u64) -> Result<(), EngineError> {
         let Some(user) = self.due.pop_front() else {
             return Ok(());
         };
         self.is_due.remove(&user);
-        if self.trim(shared, user, next_commit)? {
+        if self.trim(shared, user, shown_next)? {
             self.enqueue(user);
         }
         Ok(())
@@ -176,7 +180,7 @@ impl Upkeep {
     }
 
     /// Writes the entries that have waited longest into index blocks, and how far the index is complete.
-    fn write_index(&mut self, shared: &Shared, next_commit: u64) -> Result<(), EngineError> {
+    fn write_index(&mut self, shared: &Shared, shown_next: u64) -> Result<(), EngineError> {
         let mut ops = Vec::new();
         let mut written = Vec::new();
         while ops.len() < STEP_OPS
@@ -189,10 +193,10 @@ impl Upkeep {
         let complete = self
             .unindexed
             .first()
-            .map_or(next_commit, |(commit, _)| *commit)
+            .map_or(shown_next, |(commit, _)| *commit)
             - 1;
         ops.push(index_mark(complete));
-        ops.push(live_mark(next_commit, self.live_bytes));
+        ops.push(live_mark(shown_next, self.live_bytes));
         apply_together(shared, ops)?;
         for (user, entries) in written {
             shared
@@ -221,7 +225,7 @@ impl Upkeep {
         &mut self,
         shared: &Shared,
         user: UserNo,
-        next_commit: u64,
+        shown_next: u64,
     ) -> Result<bool, EngineError> {
         self.index_log(shared, user)?;
         let mut head = shared.logs.read(user, Head::clone);
@@ -246,7 +250,7 @@ impl Upkeep {
             return Ok(false);
         }
         ops.push(Op::Put(keys::user(user), index::encode_user(&head)));
-        ops.push(live_mark(next_commit, self.live_bytes));
+        ops.push(live_mark(shown_next, self.live_bytes));
         shared
             .logs
             .change(user, |old| old.floor = old.floor.max(head.floor));
@@ -367,7 +371,7 @@ impl Upkeep {
     }
 
     /// The store is larger than it may be: the oldest body goes from every log that keeps it.
-    fn shed_oldest(&mut self, shared: &Shared) -> Result<(), EngineError> {
+    fn shed_oldest(&mut self, shared: &Shared, shown_next: u64) -> Result<(), EngineError> {
         let mut oldest = None;
         shared
             .rows
@@ -380,6 +384,9 @@ impl Upkeep {
             self.live_bytes = 0;
             return Ok(());
         };
+        if commit >= shown_next {
+            return Ok(());
+        }
         let recipients = read::recipients(&shared.rows, commit)?;
         let keeps = |recipient: &Recipient| {
             shared
@@ -430,9 +437,9 @@ fn index_mark(complete: u64) -> Op {
     Op::Put(keys::meta("indexed"), complete.to_le_bytes().to_vec())
 }
 
-/// The row that says how many bytes of bodies the commits before `next_commit` left.
-pub fn live_mark(next_commit: u64, live_bytes: u64) -> Op {
-    let mut value = next_commit.to_le_bytes().to_vec();
+/// The row that says how many bytes of bodies the commits before `shown_next` left.
+pub fn live_mark(shown_next: u64, live_bytes: u64) -> Op {
+    let mut value = shown_next.to_le_bytes().to_vec();
     value.extend_from_slice(&live_bytes.to_le_bytes());
     Op::Put(keys::meta("live"), value)
 }

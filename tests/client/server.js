@@ -144,7 +144,7 @@ function written(value) {
   return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 
-function binary() {
+export function binary() {
   const given = process.env.TIDINGS_BIN;
   const places = given ? [path.resolve(given)] : ['release', 'debug'].map((kind) => path.join(ROOT, 'target', kind, 'tidings'));
   const found = places.find((place) => existsSync(place));

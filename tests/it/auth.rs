@@ -5,9 +5,10 @@
 
 use jsonwebtoken::{Algorithm, Header};
 use serde_json::json;
+use tidings::clock::Clock;
 
 use crate::delivery::Kind;
-use crate::harness::{Options, Server, spawn};
+use crate::harness::{Options, Server, eventually, spawn, start_by};
 use crate::reader::{Ask, Reader, Transport, open};
 use crate::tokens::{self, SECRET, Token, base64url};
 use crate::websocket::{Handshake, connect};
@@ -374,6 +375,46 @@ async fn a_ticket_opens_a_stream_and_nothing_more() {
         reply.refused(&[401]);
     }
     server.post("/v1/tickets").send().await.refused(&[401]);
+}
+
+#[tokio::test]
+async fn a_ticket_waits_60_s_for_its_first_use_and_outlives_its_last_stream_by_two_minutes() {
+    let clock = Clock::manual(tokens::unix_seconds() * 1000);
+    let server = start_by(clock.clone(), Options::new()).await;
+    let buy = async || {
+        let call = server.post("/v1/tickets").token(&tokens::user("alice"));
+        let json = call.send().await.json();
+        assert_eq!(json["expires_in"], 60, "{json}");
+        json["ticket"].as_str().unwrap().to_owned()
+    };
+    let opens = async |ticket: &str| {
+        let path = format!("/v1/events?format=json&wait=0&ticket={ticket}");
+        server.get(&path).send().await.status
+    };
+    let (used, unused) = (buy().await, buy().await);
+    clock.advance_ms(59_999);
+    assert_eq!(opens(&used).await, 200, "within 60 s");
+    clock.advance_ms(1);
+    assert_eq!(opens(&unused).await, 401, "first used after 60 s");
+
+    let path = format!("/v1/events?ticket={used}");
+    let mut stream = Reader::of_sse(server.get(&path).open().await.unwrap());
+    stream.next_of(Kind::Ready).await;
+    clock.advance_ms(600_000);
+    assert_eq!(opens(&used).await, 200, "while its stream lives");
+    drop(stream);
+    let is_over = async || {
+        let metrics = server.metrics().await;
+        let mut open = metrics
+            .iter()
+            .filter(|(name, _)| name.contains("subscribers"));
+        open.all(|(_, number)| *number == 0.0)
+    };
+    eventually("the stream has ended", is_over).await;
+    clock.advance_ms(119_999);
+    assert_eq!(opens(&used).await, 200, "within two minutes of its stream");
+    clock.advance_ms(120_000);
+    assert_eq!(opens(&used).await, 401, "two minutes after its last use");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 //! description as every generator of clients would, over HTTP.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -74,7 +75,7 @@ const ROWS: &[(&str, Who, &str)] = &[
     ("get_metrics", Anyone, ""),
     ("get_openapi_json", Anyone, ""),
     ("get_docs", Anyone, ""),
-    ("get", Anyone, ""),
+    ("get_root", Anyone, ""),
     ("get_static_path", Anyone, ""),
 ];
 
@@ -107,7 +108,7 @@ fn filled(path: &str) -> String {
         ("{user}", "victim"),
         ("{topic}", "feed:x"),
         ("{conn}", "none"),
-        ("{path}", "icon.svg"),
+        ("{path}", "index.html"),
         ("{id}", "none"),
         ("{event}", "none"),
         ("{message}", "none"),
@@ -195,10 +196,13 @@ async fn the_description_is_shown_without_the_internet() {
     );
     let page = server.get("/docs/").send().await;
     assert_eq!(page.status, 200);
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(page.body.as_ref())
+        .read_to_string(&mut text)
+        .unwrap();
     assert!(
-        !page.text().contains("https://"),
-        "the page loads from elsewhere: {}",
-        page.text()
+        text.contains("swagger-ui-bundle.js") && !text.contains("https://"),
+        "the page loads from elsewhere: {text}"
     );
     for file in [
         "swagger-ui-bundle.js",
@@ -213,8 +217,6 @@ async fn the_description_is_shown_without_the_internet() {
         server.get("/docs/../../etc/passwd").send().await.status,
         404
     );
-    let source = server.get("/static/asyncapi.yaml").send().await;
-    assert!(source.text().contains("sys.ready"));
 }
 
 #[tokio::test]

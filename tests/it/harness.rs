@@ -12,6 +12,8 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tidings::clock::Clock;
+
 use crate::client::Call;
 use crate::tokens;
 
@@ -90,6 +92,11 @@ pub fn spawn(options: Options) -> Server {
 
 /// Serves in this process, for what needs no signal, no log and no crash.
 pub async fn start(options: Options) -> Server {
+    start_by(Clock::system(), options).await
+}
+
+/// Serves in this process by a clock of the test's.
+pub async fn start_by(clock: Clock, options: Options) -> Server {
     let (directory, data) = data_directory(&options);
     let sources = tidings::config::Sources {
         set: options.settings.clone(),
@@ -101,7 +108,7 @@ pub async fn start(options: Options) -> Server {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("ports are free");
-    let running = tidings::server::start(config, listener)
+    let running = tidings::server::start_by(clock, config, listener)
         .await
         .expect("a server starts");
     Server {

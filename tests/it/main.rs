@@ -43,6 +43,7 @@ mod slow;
 mod socket;
 mod store;
 mod stream;
+mod taken;
 mod tidy;
 mod tidy_docs;
 mod topics;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::delivery::{Kind, check_page, seq_of};
-use crate::harness::{Options, spawn};
+use crate::delivery::{Kind, check_page, epoch_of, seq_of};
+use crate::harness::{Options, Server, eventually, spawn};
 use crate::reader::{Ask, Transport, open};
 use crate::tokens;
 
@@ -185,4 +185,33 @@ async fn the_aliases_are_the_same_handlers() {
     let socket = crate::websocket::connect(server.address, "/ws?cursor=start", handshake).await;
     let mut reader = crate::reader::Reader::of_socket(socket.unwrap());
     assert_eq!(reader.seqs(2).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_poll_acks_the_cursor_that_it_goes_on_from() {
+    let mut server = spawn(Options::new());
+    let head = server.notes("alice", 3).await;
+    let cursor = |seq: u64| json!(format!("{}-{seq}", epoch_of(&head)));
+    // An ack is answered with the furthest one; an older one moves nothing.
+    let acked = async |server: &Server| {
+        let call = server.post("/v1/ack").token(&tokens::user("alice"));
+        let reply = call.json(&json!({"cursor": cursor(1)})).send().await;
+        reply.expect(200)["cursor"].clone()
+    };
+    assert_eq!(acked(&server).await, cursor(1));
+    server.page("alice", "cursor=start").await;
+    let asked = format!("cursor={}", cursor(2).as_str().unwrap());
+    server.page("alice", &asked).await;
+    eventually("the poll's cursor is acked", async || {
+        acked(&server).await == cursor(2)
+    })
+    .await;
+    server.kill9();
+    server.restart();
+    assert_eq!(acked(&server).await, cursor(2), "shown, so it stays");
+    server.page("alice", &format!("cursor={head}&wait=0")).await;
+    eventually("the head is acked", async || {
+        acked(&server).await == cursor(3)
+    })
+    .await;
 }

@@ -115,9 +115,18 @@ async fn a_reset_comes_exactly_when_something_is_missing() {
         for transport in Transport::ALL {
             let mut reader = open(&server, transport, &Ask::user("alice").cursor(&cursor)).await;
             let was_reset = loop {
-                match reader.next().await.kind {
+                let delivery = reader.next().await;
+                match delivery.kind {
                     Kind::Reset => break true,
                     Kind::Live => break false,
+                    // Whoever is cut off here must ask again from where it was, and hear of what is missing.
+                    Kind::Ready => {
+                        let place = delivery
+                            .cursor
+                            .as_deref()
+                            .or(delivery.json["cursor"].as_str());
+                        assert_eq!(place.is_none(), is_reset, "{cursor}: {delivery:?}");
+                    }
                     _ => {}
                 }
             };

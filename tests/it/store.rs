@@ -5,6 +5,7 @@
 
 mod damage;
 mod logs;
+mod overlap;
 mod retention;
 mod rows;
 mod unread;
@@ -158,7 +159,13 @@ fn open(
     clock: &Clock,
     retention: Retention,
 ) -> Result<(Store, JoinHandle<()>), EngineError> {
-    let settings = Settings {
+    let (settings, surroundings) = (settings(retention), surroundings(clock));
+    let (store, committer) = open_on(Box::new(disk.clone()), &settings, &surroundings)?;
+    Ok((store, tokio::spawn(committer.run())))
+}
+
+fn settings(retention: Retention) -> Settings {
+    Settings {
         directory: Default::default(),
         retention,
         // Nothing is found in memory, so that every read goes to the rows.
@@ -166,15 +173,16 @@ fn open(
         cache_bytes: 0,
         free_bytes_min: 0,
         ballast_bytes: 0,
-    };
-    let surroundings = Surroundings {
+    }
+}
+
+fn surroundings(clock: &Clock) -> Surroundings {
+    Surroundings {
         clock: clock.clone(),
         random: Random::system(),
         wakes: Wakes::default(),
         metrics: Default::default(),
-    };
-    let (store, committer) = open_on(Box::new(disk.clone()), &settings, &surroundings)?;
-    Ok((store, tokio::spawn(committer.run())))
+    }
 }
 
 fn to(name: &str) -> Audience {

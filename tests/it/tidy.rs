@@ -40,7 +40,7 @@ const NAMED_BY: &[(&str, &[&str])] = &[
 
 struct Source {
     path: PathBuf,
-    /// Path below `src` or `tests/it`, without extension: `store/log`.
+    /// Path below its directory, without extension: `store/log`.
     name: String,
     text: String,
 }
@@ -94,6 +94,12 @@ fn sources(directory: &str) -> Vec<Source> {
     }
     sources.sort_by(|a, b| a.name.cmp(&b.name));
     sources
+}
+
+/// The program and its tests, and the load tool, which keeps to the same sizes, openings and names.
+fn all_sources() -> Vec<Source> {
+    let directories = ["src", "tests/it", "loadtest/src", "loadtest/tests"];
+    directories.into_iter().flat_map(sources).collect()
 }
 
 fn layer(module: &str) -> Option<usize> {
@@ -205,7 +211,7 @@ fn paths_are_found_in_every_form_of_use() {
 #[test]
 fn files_and_functions_are_short() {
     let mut findings = Vec::new();
-    for source in sources("src").iter().chain(&sources("tests/it")) {
+    for source in &all_sources() {
         let count = source.text.lines().count();
         if count > FILE_LINES_MAX {
             findings.push(format!("{} has {count} lines", source.path.display()));
@@ -243,7 +249,7 @@ fn is_function(line: &str) -> bool {
 #[test]
 fn every_file_says_first_what_it_owns() {
     let mut findings = Vec::new();
-    for source in sources("src").iter().chain(&sources("tests/it")) {
+    for source in &all_sources() {
         let header = source
             .text
             .lines()
@@ -267,7 +273,7 @@ fn every_file_says_first_what_it_owns() {
 #[test]
 fn names_are_those_of_the_house() {
     let mut findings = Vec::new();
-    for source in sources("src").iter().chain(&sources("tests/it")) {
+    for source in &all_sources() {
         let stem = source.name.rsplit('/').next().unwrap_or("").to_owned();
         let defined = source.code().flat_map(|(line, text)| {
             defined_names(text)

@@ -18,11 +18,6 @@ const BEARER = { Authorization: `Bearer ${token('alice')}` };
 const DEFLATE = { ...BEARER, 'Sec-WebSocket-Extensions': 'permessage-deflate; server_no_context_takeover' };
 const PING_OP = '{"op":"ping","ref":"row"}';
 const LIVES = 'lives on';
-// yawc 0.5 picks these codes itself and sends its close frame before ours: 1003 for an opcode that it does not know and 1011
-// for bytes that do not inflate, where the usual 1002 would say more. The connection ends all the same.
-const UNKNOWN_OPCODE = 1003;
-const NOT_INFLATED = 1011;
-
 const { text, binary, continuation, close, ping, pong } = OPCODE;
 const hex = (digits) => Buffer.from(digits, 'hex');
 const inText = (bytes) => Buffer.concat([Buffer.from('{"op":"ping","ref":"'), bytes, Buffer.from('"}')]);
@@ -43,13 +38,13 @@ const FRAMES = [
   { name: 'an op in fragments with a ping between', send: [frame({ payload: '{"op":"pi', fin: false }), frame({ opcode: ping, payload: 'x' }), frame({ opcode: continuation, payload: 'ng","ref":"row"}' })], ends: LIVES },
   { name: 'an unmasked frame', send: [frame({ payload: PING_OP, masked: false })], ends: [1002] },
   ...[1, 2, 4, 7].map((rsv) => ({ name: `reserved bits ${rsv} without deflate`, send: [frame({ payload: PING_OP, rsv })], ends: [1002] })),
-  ...[3, 4, 5, 6, 7, 11, 12, 13, 14, 15].map((opcode) => ({ name: `reserved opcode ${opcode}`, send: [frame({ opcode, payload: 'x' })], ends: [UNKNOWN_OPCODE] })),
+  ...[3, 4, 5, 6, 7, 11, 12, 13, 14, 15].map((opcode) => ({ name: `reserved opcode ${opcode}`, send: [frame({ opcode, payload: 'x' })], ends: [1002] })),
   { name: 'a fragmented ping', send: [frame({ opcode: ping, payload: 'x', fin: false })], ends: [1002] },
   { name: 'a fragmented close', send: [frame({ opcode: close, payload: closePayload(1000), fin: false })], ends: [1002] },
   { name: 'a ping of 125 bytes', send: [frame({ opcode: ping, payload: 'p'.repeat(125) })], ends: LIVES },
   { name: 'a ping of 126 bytes', send: [frame({ opcode: ping, payload: 'p'.repeat(126) })], ends: [1002] },
-  // Wrong today: yawc bounds only pings (RFC 6455, 5.5: no control frame exceeds 125 bytes). The close is honoured.
-  { name: 'a close of 126 bytes', send: [frame({ opcode: close, payload: closePayload(1000, 'r'.repeat(124)) })], ends: [1000] },
+  { name: 'a close of 126 bytes', send: [frame({ opcode: close, payload: closePayload(1000, 'r'.repeat(124)) })], ends: [1002] },
+  { name: 'a pong of 126 bytes', send: [frame({ opcode: pong, payload: 'p'.repeat(126) })], ends: [1002] },
   { name: 'a pong nobody asked for', send: [frame({ opcode: pong, payload: 'x' })], ends: LIVES },
   { name: 'a continuation of nothing', send: [frame({ opcode: continuation, payload: PING_OP })], ends: [1002] },
   { name: 'a new message inside a fragmented one', send: [frame({ payload: '{', fin: false }), frame({ payload: PING_OP })], ends: [1002] },
@@ -84,9 +79,9 @@ const DEFLATED = [
   { name: 'a bomb of 64 MiB', send: [frame({ payload: deflated(Buffer.alloc(64 * MIB - 4096)), rsv: 4 })], ends: [1009], flat: true },
   { name: 'a bomb of 64 MiB in fragments', send: inFragments(deflated(Buffer.alloc(64 * MIB - 4096)), 10), ends: [1009], flat: true },
   { name: 'a bomb of 10 MiB', send: [frame({ payload: deflated(Buffer.alloc(10 * MIB)), rsv: 4 })], ends: [1009], flat: true },
-  { name: 'bytes that do not inflate', send: [frame({ payload: hex('ffffffffffff'), rsv: 4 })], ends: [NOT_INFLATED] },
+  { name: 'bytes that do not inflate', send: [frame({ payload: hex('ffffffffffff'), rsv: 4 })], ends: [1007] },
   { name: 'text that inflates to bad UTF-8', send: [frame({ payload: deflated(inText(hex('ff'))), rsv: 4 })], ends: [1007] },
-  { name: 'the deflate bit on a continuation', send: [frame({ payload: '{', fin: false }), frame({ opcode: continuation, payload: '}', rsv: 4 })], ends: [NOT_INFLATED] },
+  { name: 'the deflate bit on a continuation', send: [frame({ payload: '{', fin: false }), frame({ opcode: continuation, payload: '}', rsv: 4 })], ends: [1007] },
   // Wrong today: RFC 7692, 6.1 wants the connection failed; yawc takes it for a ping.
   { name: 'the deflate bit on a ping', send: [frame({ opcode: ping, payload: 'x', rsv: 4 })], ends: LIVES },
 ];
@@ -234,12 +229,12 @@ async function staysOpen(port, name, bytes) {
   return ended === undefined ? name : null;
 }
 
-// Wrong today: without the late fragment the connection lives as long as pings are answered, since yawc looks at the time
-// only when a fragment comes. What it holds meanwhile is at most one message.
-test('WebSocket: a fragment that comes too late ends the connection', { timeout: 30_000 }, async () => {
+// Before the ping timer has its turn: a peer that answers pings could otherwise hold half a message for ever.
+test('WebSocket: a fragment that does not come ends the connection', { timeout: 30_000 }, async () => {
   const socket = await opened(BEARER);
   await socket.send(frame({ payload: '{"op":', fin: false }));
-  await pause(FRAGMENT_TIMEOUT_MS + 500);
-  await socket.send(frame({ opcode: continuation, payload: '"ping","ref":"row"}' }));
-  await assertCloses(socket, [1002, 1008]);
+  const waiting = setInterval(() => socket.send(frame({ opcode: pong })), 1000);
+  await pause(FRAGMENT_TIMEOUT_MS);
+  await assertCloses(socket, [1008]);
+  clearInterval(waiting);
 });

@@ -1,6 +1,7 @@
 //! HTTP/2 with prior knowledge.
 
 use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioExecutor;
 
 use super::*;
 
@@ -60,6 +61,37 @@ async fn a_drain_lets_http2_streams_say_goodbye() {
     assert_eq!(body.collect().await.unwrap().to_bytes(), "bye");
     let cut = timeout(DEADLINE, served.task).await.unwrap().unwrap();
     assert_eq!(cut, 0);
+}
+
+#[tokio::test]
+async fn a_stream_whose_window_stays_closed_is_reset_and_the_others_go_on() {
+    let served = Served::start(Settings {
+        write_timeout: SHORT,
+        ..settings()
+    })
+    .await;
+    let mut sender = handshake(served.connect().await).await;
+    // A client that does not read gives no window beyond its first.
+    let mut unread = ask(&mut sender, "/endless").await.into_body();
+    let mut idle = ask(&mut sender, "/polite").await.into_body();
+    assert!(idle.frame().await.is_some_and(|frame| frame.is_ok()));
+    served
+        .wait_until("reset", |counts| {
+            counts.streams_stalled.load(Ordering::Relaxed) == 1
+        })
+        .await;
+    let end = timeout(DEADLINE, async {
+        loop {
+            match unread.frame().await {
+                Some(Ok(_)) => {}
+                end => return end,
+            }
+        }
+    });
+    assert!(matches!(end.await.unwrap(), Some(Err(_))));
+    assert_eq!(ask(&mut sender, "/").await.status(), 200);
+    served.stop.cancel();
+    assert_eq!(idle.collect().await.unwrap().to_bytes(), "bye");
 }
 
 #[tokio::test]

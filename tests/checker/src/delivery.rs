@@ -17,6 +17,8 @@ pub fn understand(value: &Value) -> Result<Option<Read>, String> {
         return Ok(None);
     }
     match name {
+        // A `ready` that announces a reset says no place.
+        "sys.ready" if value["cursor"].is_null() => Ok(None),
         "sys.ready" => Ok(Some(Read::Ready {
             position: position(value, "cursor")?,
         })),

@@ -269,7 +269,7 @@ impl Reader {
             }
         };
         match &read {
-            // Before a reset, `ready` tells what was asked; it moves nobody.
+            // `ready` tells what was asked; it moves nobody but who asked for no place.
             Read::Ready { position } if self.progress.position().is_none() => {
                 self.progress.set(position.clone())
             }

@@ -142,15 +142,26 @@ impl<'a> Follower<'a> {
 
     fn take(&mut self, order: usize, read: &'a Read) {
         match read {
-            // A `ready` that differs from what was asked announces a reset; the reset itself must follow.
-            Read::Ready { position } => {
-                self.position.get_or_insert_with(|| position.clone());
-            }
+            Read::Ready { position } => self.take_ready(position),
             Read::Event(seen) => self.take_event(order, seen),
             Read::Reset(reset) => self.take_reset(order, reset),
             Read::Reached { position } => self.take_reached(order, position),
             Read::Invoke { .. } | Read::End | Read::Leave => {}
         }
+    }
+
+    /// A reader that is cut off after `ready` goes on from what it says, so that must be what was asked: a reset, which would
+    /// have told of the difference, may never arrive.
+    fn take_ready(&mut self, position: &Position) {
+        if let Origin::After(asked) = self.connection.origin
+            && asked != position
+        {
+            self.report(
+                Invariant::Reliable,
+                format!("ready says {position} before any reset was told"),
+            );
+        }
+        self.position.get_or_insert_with(|| position.clone());
     }
 
     fn take_event(&mut self, order: usize, seen: &'a Seen) {

@@ -1,0 +1,74 @@
+//! An open stream on its way to its reader: as the body of a response, or over a socket that was taken back from hyper.
+//!
+//! Promises: both ways write the same frames from the same turns; the one that takes the stream first has it, and the
+//! other finds nothing. hyper keeps about 8 KiB for every open response, so a connection that will carry nothing but
+//! one stream to its end is better off without it. It never queues a frame.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::frame::Layout;
+use crate::http::stream::{Frames, Stream, Turn};
+
+/// A stream and the form of its frames.
+pub struct Streaming {
+    stream: Stream,
+    layout: Layout,
+}
+
+/// Stands in the extensions of a response whose body is a stream. Taking the stream leaves the body empty.
+#[derive(Clone)]
+pub struct Takeable(Arc<Mutex<Option<Streaming>>>);
+
+/// The bytes of one turn, and whether they are the last.
+pub struct Written {
+    pub bytes: Bytes,
+    pub is_last: bool,
+}
+
+impl Streaming {
+    pub fn new(stream: Stream, layout: Layout) -> Streaming {
+        Streaming { stream, layout }
+    }
+
+    /// Waits for what is next for the reader. It may be dropped while it waits.
+    pub async fn turn(&mut self) -> Written {
+        let mut frames = Frames::new(self.layout);
+        let turn = self.stream.turn(&mut frames).await;
+        Written {
+            bytes: frames.into_bytes(),
+            is_last: turn != Turn::Goes,
+        }
+    }
+}
+
+impl Takeable {
+    pub fn new(streaming: Streaming) -> Takeable {
+        Takeable(Arc::new(Mutex::new(Some(streaming))))
+    }
+
+    pub fn take(&self) -> Option<Streaming> {
+        self.0.lock().take()
+    }
+
+    /// A body that writes the stream's turns, unless someone has taken the stream by then.
+    pub fn into_body(self) -> Body {
+        let frames = async_stream::stream! {
+            let Some(mut streaming) = self.take() else {
+                return;
+            };
+            loop {
+                let written = streaming.turn().await;
+                yield Ok::<Bytes, Infallible>(written.bytes);
+                if written.is_last {
+                    break;
+                }
+            }
+        };
+        Body::from_stream(frames)
+    }
+}

@@ -171,8 +171,9 @@ fn a_file_of_another_shape_is_refused_with_place_and_cure() {
         ),
         (
             "listen = \"127.0.0.1:1\"",
-            "`listen` is not a key of the configuration; every key stands in one of the sections auth, demo, feed, \
-             limits, log, notifications, presence, server, store, stream, typing, ws (t.toml, line 1, column 1)",
+            "`listen` is not a key of the configuration; every key stands in one of the sections auth, conversations, \
+             demo, feed, limits, log, notifications, presence, server, store, stream, typing, ws (t.toml, line 1, \
+             column 1)",
         ),
         (
             "server = 8082",

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde_json::json;
 
-use crate::event::{ConversationId, EventId, Invalid, Json, Key, UserId};
+use crate::event::{ConversationId, Event, EventId, Invalid, Json, Key, UserId};
 use crate::features::conversation::asker::{Asker, ConversationError, seen};
 use crate::features::conversation::messages::{self, Message};
 use crate::features::conversation::news::News;
@@ -168,14 +168,8 @@ fn append(
     let data = Json::parse(&json).expect("an object of our own, with data that was checked");
     let others = users.iter().copied().filter(|user| *user != sender);
     let others = others.collect();
-    news.append_as(
-        transaction,
-        message.id,
-        "message.new",
-        &conversation,
-        data,
-        users,
-    );
+    let draft = news.draft((message.id, now_ms), "message.new", &conversation, data);
+    transaction.append(Event::of(&draft), users);
     Ok(Sent {
         json,
         is_duplicate: false,
@@ -394,10 +388,10 @@ fn cut(page: &mut Vec<Message>, is_forward: bool) -> bool {
     let bytes = |message: &Message| {
         message.content.len() + message.data.as_ref().map_or(0, |data| data.as_str().len())
     };
-    let mut room = PAGE_BYTES;
+    let mut left = PAGE_BYTES;
     let mut fits = |message: &Message| {
-        let did_fit = room > 0;
-        room = room.saturating_sub(bytes(message));
+        let did_fit = left > 0;
+        left = left.saturating_sub(bytes(message));
         did_fit
     };
     let count = match is_forward {

@@ -227,7 +227,7 @@ impl People {
             let open = person.open;
             *person = Person {
                 open,
-                ..Person::new()
+                ..Person::default()
             };
             self.refresh(user, now);
         }
@@ -320,7 +320,7 @@ impl People {
     }
 
     fn person(&mut self, user: UserNo, now: Ms) -> &mut Person {
-        let person = self.known.entry(user).or_insert_with(Person::new);
+        let person = self.known.entry(user).or_default();
         person.drop_expired(now);
         person
     }

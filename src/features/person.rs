@@ -113,8 +113,8 @@ impl Rare {
     }
 }
 
-impl Person {
-    pub fn new() -> Person {
+impl Default for Person {
+    fn default() -> Person {
         Person {
             open: 0,
             told: Status::Offline,
@@ -129,7 +129,9 @@ impl Person {
             rare: None,
         }
     }
+}
 
+impl Person {
     pub fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }

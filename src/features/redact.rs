@@ -113,9 +113,13 @@ fn clean(value: &mut Value, erased: &Erased) -> bool {
             }
             is_changed
         }
-        Value::Array(items) => items
-            .iter_mut()
-            .fold(false, |is_changed, item| clean(item, erased) || is_changed),
+        Value::Array(items) => {
+            let mut is_changed = false;
+            for item in items {
+                is_changed |= clean(item, erased);
+            }
+            is_changed
+        }
         _ => false,
     }
 }
@@ -140,9 +144,13 @@ fn replace_name(value: &mut Value, erased: &Erased) -> bool {
             *value = json!(erased.placeholder);
             true
         }
-        Value::Array(items) => items.iter_mut().fold(false, |is_changed, item| {
-            replace_name(item, erased) || is_changed
-        }),
+        Value::Array(items) => {
+            let mut is_changed = false;
+            for item in items {
+                is_changed |= replace_name(item, erased);
+            }
+            is_changed
+        }
         _ => false,
     }
 }

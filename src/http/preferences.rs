@@ -5,16 +5,15 @@
 
 use std::sync::Arc;
 
-use axum::Json as JsonBody;
-use axum::extract::State;
-use serde_json::{Value, json};
-
 use crate::features::preferences::{self, Change};
 use crate::http::body::StrictJson;
 use crate::http::caller::Caller;
 use crate::http::error::Problem;
 use crate::http::presence;
 use crate::http::state::App;
+use axum::Json as JsonBody;
+use axum::extract::State;
+use serde_json::{Value, json};
 
 pub async fn show(State(app): State<Arc<App>>, caller: Caller) -> Result<JsonBody<Value>, Problem> {
     let user = app.store.log(caller.user()).await?;

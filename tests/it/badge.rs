@@ -77,7 +77,7 @@ async fn the_badge_is_what_the_queries_count_after_every_change() {
         check(&server, &mut devices, expected).await;
     }
     server
-        .read("alice", &json!({"ids": [sent[1], "unknown"]}))
+        .mark_read("alice", &json!({"ids": [sent[1], "unknown"]}))
         .await;
     check(&server, &mut devices, 2).await;
     // The fifth and sixth are gathered: the badge does not wait for their digest.
@@ -92,7 +92,7 @@ async fn the_badge_is_what_the_queries_count_after_every_change() {
     check_at_rest(&server, 5).await;
     server.notify("alice", "comment").await;
     check(&server, &mut devices, 6).await;
-    server.read("alice", &json!({"all": true})).await;
+    server.mark_read("alice", &json!({"all": true})).await;
     check(&server, &mut devices, 0).await;
     // Beyond the bound of the inbox the oldest unread ones go, and with them their share of the badge.
     for kind in ["a", "b", "c", "d", "e"] {
@@ -107,7 +107,7 @@ async fn the_badge_is_what_the_queries_count_after_every_change() {
 async fn the_badge_is_the_same_after_a_crash() {
     let mut server = spawn(patient());
     let sent = server.notify_times("alice", "like", 5).await;
-    server.read("alice", &json!({"ids": [sent[0]]})).await;
+    server.mark_read("alice", &json!({"ids": [sent[0]]})).await;
     server.kill9();
     server.restart();
     assert_eq!(counted(&server, "alice").await, 4);

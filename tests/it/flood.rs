@@ -79,7 +79,7 @@ async fn a_flood_makes_few_frames_and_a_right_badge() {
         (&json!(ALL), 200, &json!(true))
     );
     assert_eq!(server.state("alice").await["badge"]["notifications"], ALL);
-    assert_eq!(server.read("alice", &json!({"all": true})).await, 0);
+    assert_eq!(server.mark_read("alice", &json!({"all": true})).await, 0);
     reader.badge_of(0).await;
     server.assert_healthy().await;
 }

@@ -65,7 +65,7 @@ impl Server {
     }
 
     /// Marks as read and gives how many are unread then.
-    pub async fn read(&self, user: &str, body: &Value) -> u64 {
+    pub async fn mark_read(&self, user: &str, body: &Value) -> u64 {
         let reply = self.try_read(user, body).await.expect(200);
         reply["unread"]
             .as_u64()

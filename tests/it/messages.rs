@@ -106,6 +106,15 @@ async fn the_socket_sends_and_reads_as_http_does() {
         .await
         .expect(200);
     assert_eq!(http, reply);
+}
+
+#[tokio::test]
+async fn the_socket_refuses_what_http_refuses() {
+    let server = server();
+    let id = server.direct("alice", "bob").await;
+    let body = json!({"content": "hi", "client_id": "c-1"});
+    server.post_message("alice", &id, &body).await.expect(201);
+    let mut alice = listen(&server, Transport::Socket, "alice").await;
     let ids: Vec<Value> = (0..1001).map(|n| json!(format!("m-{n}"))).collect();
     let text = "x".repeat(8_001);
     for (op, path, body) in [
@@ -358,11 +367,7 @@ async fn a_restart_keeps_everything() {
 #[tokio::test]
 async fn a_message_to_a_thousand_members_is_one_body_and_a_right_badge_for_each() {
     let server = server();
-    let members: Vec<String> = (0..1000).map(|n| format!("user-{n}")).collect();
-    let body = json!({"members": members, "name": "All"});
-    let call = server.post("/v1/conversations").token(&tokens::publisher());
-    let made = call.json(&body).send().await.expect(201);
-    let id = made["id"].as_str().unwrap().to_owned();
+    let id = crowd(&server, 1000).await;
     let mut readers = Vec::new();
     for (n, transport) in [
         (1, Transport::Sse),
@@ -410,7 +415,22 @@ async fn a_message_to_a_thousand_members_is_one_body_and_a_right_badge_for_each(
             "user-{n}"
         );
     }
-    // Senders are shown counts, as signals; nobody's log grows with the receipts of a crowd.
+}
+
+/// A group of `user-0`, `user-1` and so on.
+async fn crowd(server: &crate::harness::Server, count: usize) -> String {
+    let members: Vec<String> = (0..count).map(|n| format!("user-{n}")).collect();
+    let body = json!({"members": members, "name": "All"});
+    let call = server.post("/v1/conversations").token(&tokens::publisher());
+    let made = call.json(&body).send().await.expect(201);
+    made["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn senders_in_a_crowd_are_shown_counts_and_no_log_grows() {
+    let server = server();
+    let id = crowd(&server, 100).await;
+    server.say("user-0", &id, "to all").await;
     let mut sender = listen(&server, Transport::Sse, "user-0").await;
     for n in 1..=3 {
         server

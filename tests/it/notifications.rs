@@ -65,7 +65,7 @@ async fn read_here_is_read_on_every_device() {
         devices.push(device);
     }
     let some = json!({"ids": [sent[0], "unknown", sent[2], sent[0]]});
-    assert_eq!(server.read("alice", &some).await, 2);
+    assert_eq!(server.mark_read("alice", &some).await, 2);
     for device in &mut devices {
         let event = device.event_of("notification.read").await;
         assert_eq!(
@@ -74,21 +74,21 @@ async fn read_here_is_read_on_every_device() {
         );
     }
     // What changes nothing tells nothing: the next event is that of the last line.
-    assert_eq!(server.read("alice", &some).await, 2);
-    assert_eq!(server.read("alice", &json!({"ids": []})).await, 2);
+    assert_eq!(server.mark_read("alice", &some).await, 2);
+    assert_eq!(server.mark_read("alice", &json!({"ids": []})).await, 2);
     assert_eq!(
-        server.read("bob", &json!({"ids": sent})).await,
+        server.mark_read("bob", &json!({"ids": sent})).await,
         0,
         "these are alice's"
     );
     let page = server.inbox("alice", "unread=1").await;
     assert_eq!(ids(&page), [sent[3].as_str(), &sent[1]]);
-    assert_eq!(server.read("alice", &json!({"all": true})).await, 0);
+    assert_eq!(server.mark_read("alice", &json!({"all": true})).await, 0);
     for device in &mut devices {
         let event = device.event_of("notification.read").await;
         assert_eq!(event["data"], json!({"all": true, "unread": 0}));
     }
-    assert_eq!(server.read("alice", &json!({"all": true})).await, 0);
+    assert_eq!(server.mark_read("alice", &json!({"all": true})).await, 0);
     let page = server.inbox("alice", "").await;
     assert!(
         page["notifications"]
@@ -223,7 +223,9 @@ async fn a_digest_names_a_hundred_and_counts_all() {
         .iter()
         .filter_map(|event| event["data"]["count"].as_u64())
         .sum();
-    server.read("alice", &json!({"ids": [sent[119]]})).await;
+    server
+        .mark_read("alice", &json!({"ids": [sent[119]]}))
+        .await;
     let events = server.events_after("alice", "start").await;
     let digests: Vec<&Value> = events
         .iter()
@@ -271,7 +273,7 @@ async fn what_was_gathered_is_on_stable_storage_before_its_ack() {
     server.kill9();
     server.restart();
     server.notify("bob", "like").await;
-    server.read("alice", &json!({"all": true})).await;
+    server.mark_read("alice", &json!({"all": true})).await;
     let types = server.types_of("alice").await;
     assert_eq!(types[20..], ["notification.digest", "notification.read"]);
     server.assert_healthy().await;
@@ -287,7 +289,7 @@ async fn what_was_gathered_is_told_before_it_is_read() {
         } else {
             json!({"all": true})
         };
-        let unread = server.read("alice", &body).await;
+        let unread = server.mark_read("alice", &body).await;
         assert_eq!(unread, if read_one { 4 } else { 0 });
         let events = server.events_after("alice", "3").await;
         let told: Vec<String> = events.iter().map(|event| text(&event["type"])).collect();
@@ -331,7 +333,7 @@ async fn an_inbox_keeps_the_newest() {
     assert_eq!((ids(&page), &page["unread"]), (newest, &json!(5)));
     assert_eq!(
         server
-            .read("alice", &json!({"ids": [sent[0], sent[3]]}))
+            .mark_read("alice", &json!({"ids": [sent[0], sent[3]]}))
             .await,
         4
     );
@@ -341,7 +343,7 @@ async fn an_inbox_keeps_the_newest() {
         5,
         "a read one went out"
     );
-    server.read("alice", &json!({"all": true})).await;
+    server.mark_read("alice", &json!({"all": true})).await;
     server.notify("alice", "like").await;
     let page = server.inbox("alice", "").await;
     assert_eq!((ids(&page).len(), &page["unread"]), (5, &json!(1)));
@@ -357,7 +359,7 @@ async fn the_inbox_comes_in_pages_newest_first() {
     let mut all = server.notify_times("alice", "like", 7).await;
     all.reverse();
     server
-        .read("alice", &json!({"ids": [all[1], all[4]]}))
+        .mark_read("alice", &json!({"ids": [all[1], all[4]]}))
         .await;
     let unread: Vec<String> = [0, 2, 3, 5, 6].map(|n: usize| all[n].clone()).to_vec();
     for (filter, expected) in [("", &all), ("&unread=1", &unread), ("&unread=0", &all)] {
@@ -436,7 +438,9 @@ async fn bad_input_is_refused_and_changes_nothing() {
     assert_eq!((ids(&page), &page["unread"]), (vec![id], &json!(1)));
     // A thousand are allowed.
     assert_eq!(
-        server.read("alice", &json!({"ids": many[..1_000]})).await,
+        server
+            .mark_read("alice", &json!({"ids": many[..1_000]}))
+            .await,
         1
     );
 }

@@ -117,9 +117,9 @@ async fn write(server: &Server, seed: u64, stop: &AtomicBool) {
                 let mut some = ids(&server.inbox("alice", "unread=1&limit=5").await);
                 rng.shuffle(&mut some);
                 some.truncate(2);
-                server.read("alice", &json!({ "ids": some })).await;
+                server.mark_read("alice", &json!({ "ids": some })).await;
             }
-            10 => drop(server.read("alice", &json!({"all": true})).await),
+            10 => drop(server.mark_read("alice", &json!({"all": true})).await),
             _ => {
                 let muted = rng.choice([json!([]), json!(["notification.like"])]);
                 let change = json!({"muted": muted, "sound": rng.bool()});
@@ -150,7 +150,7 @@ async fn states_under_writing(server: &Server, count: usize) -> Vec<Value> {
 async fn present(server: &Server) -> Value {
     server.choose("alice", &json!({"muted": []})).await;
     server.notify("alice", "last").await;
-    server.read("alice", &json!({"all": true})).await;
+    server.mark_read("alice", &json!({"all": true})).await;
     server.notify_times("alice", "very-last", 2).await;
     server.state("alice").await
 }

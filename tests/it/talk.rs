@@ -64,10 +64,6 @@ impl Server {
         self.of(user, "GET", &path).send().await.expect(200)
     }
 
-    pub async fn state(&self, user: &str) -> Value {
-        self.of(user, "GET", "/v1/state").send().await.expect(200)
-    }
-
     /// Messages and conversations of the badge, as `/v1/state` tells it.
     pub async fn unread(&self, user: &str) -> (u64, u64) {
         let badge = &self.state(user).await["badge"];

@@ -3,8 +3,10 @@
 //! Promises: each answer is of one moment, and bounded: longer lists come in pages. It changes no row.
 
 use super::asker::{Asker, ConversationError, Seen, seen};
-use super::told::MEMBERS_TOLD;
-use super::{messages, rows, told, unread};
+use super::messages;
+use super::rows;
+use super::told::{self, MEMBERS_TOLD};
+use super::unread;
 use crate::clock::UnixMs;
 use crate::event::{ConversationId, UserId};
 use crate::id::UserNo;

@@ -2,6 +2,7 @@
 //!
 //! Promises: they are appended in the commit that changes the rows they tell of. It decides nothing.
 
+use crate::clock::UnixMs;
 use crate::event::{Actor, ConversationId, Draft, Event, EventId, Json, UserId};
 use crate::id::{Random, UserNo};
 use crate::store::transaction::Transaction;
@@ -14,7 +15,7 @@ pub struct News {
 }
 
 impl News {
-    /// Appends an event with an id of its own.
+    /// Appends an event with an id of its own, of this moment.
     pub fn append(
         &self,
         transaction: &mut Transaction<'_>,
@@ -23,25 +24,25 @@ impl News {
         data: Json,
         audience: Vec<UserNo>,
     ) {
-        let id = self.random.uuid_v7(transaction.now_ms());
+        let time_ms = transaction.now_ms();
+        let id = self.random.uuid_v7(time_ms);
         let id: EventId = id.parse().expect("a UUID is plain");
-        self.append_as(transaction, id, event_type, conversation, data, audience);
+        let draft = self.draft((id, time_ms), event_type, conversation, data);
+        transaction.append(Event::of(&draft), audience);
     }
 
-    /// The same, with the id of what it tells of.
-    pub fn append_as(
+    /// An event with the id and the time of what it tells of.
+    pub fn draft(
         &self,
-        transaction: &mut Transaction<'_>,
-        id: EventId,
+        (id, time_ms): (EventId, UnixMs),
         event_type: &str,
         conversation: &ConversationId,
         data: Json,
-        audience: Vec<UserNo>,
-    ) {
-        let draft = Draft {
+    ) -> Draft {
+        Draft {
             id,
             event_type: event_type.parse().expect("our own types are valid"),
-            time_ms: transaction.now_ms(),
+            time_ms,
             topic: Some(conversation.topic()),
             actor: Some(Actor {
                 id: self.actor.clone(),
@@ -49,7 +50,6 @@ impl News {
             }),
             data,
             exclude_conn: None,
-        };
-        transaction.append(Event::of(&draft), audience);
+        }
     }
 }

@@ -460,5 +460,9 @@ impl<'c> Load<'c> {
     pub fn judge(&mut self, outcome: &mut Outcome) {
         (outcome.faults, outcome.examples) = self.readers.ledger.finish();
         outcome.in_doubt = self.readers.ledger.in_doubt();
+        if outcome.published == 0 {
+            // All of it was published before anything was measured.
+            outcome.published = self.publishers.acked;
+        }
     }
 }

@@ -16,12 +16,14 @@ use crate::pace::{Awaited, Plan};
 use crate::peer::{self, FRAME_BYTES, Form, Needs, Peer, Reach};
 use crate::process;
 use crate::progress::Progress;
-use crate::publishers::{Job, Publisher, Publishers};
+use crate::publishers::{Job, Publishers};
 use crate::readers::{Fate, Readers};
 use crate::verify::{Ledger, Rules};
 
 /// Connections that have not been answered yet, at most.
 const OPENING_MAX: usize = 256;
+/// Well below the shortest time after which a server closes a connection on which nothing is asked.
+const REST_TIME_MAX: Duration = Duration::from_secs(4);
 const TURN_TIME_MAX: Duration = Duration::from_millis(50);
 const READ_BYTES: usize = 256 * 1024;
 
@@ -158,22 +160,36 @@ impl<'c> Load<'c> {
         Ok(())
     }
 
-    /// Has `count` publishers connected, each free.
+    /// Has `count` publishers, those that are free connected.
     pub fn open_publishers(&mut self, count: usize) -> Result<()> {
         while self.publishers.list.len() < count {
-            self.publishers.list.push(Publisher::default());
+            self.publishers.add();
         }
-        for index in 0..count as u32 {
+        for index in self.publishers.idle.clone() {
             if self.publishers.list[index as usize].slot.is_none() {
-                let owner = Owner::Publisher(index);
-                let slot =
-                    self.links
-                        .open(self.peer.address(), owner, Inbox::whole(), Vec::new())?;
-                self.publishers.list[index as usize].slot = Some(slot);
-                self.publishers.idle.push_back(index);
+                self.connect_publisher(index)?;
             }
         }
         Ok(())
+    }
+
+    fn connect_publisher(&mut self, index: u32) -> Result<()> {
+        let (to, owner) = (self.peer.address(), Owner::Publisher(index));
+        let slot = self.links.open(to, owner, Inbox::whole(), Vec::new())?;
+        self.publishers.set_open(index, slot);
+        Ok(())
+    }
+
+    /// A connection that rested may be closed by its server at this very moment: it is replaced before it is used.
+    fn freshen(&mut self, index: u32) -> Result<()> {
+        let publisher = &self.publishers.list[index as usize];
+        if publisher.slot.is_some() && publisher.rested() < REST_TIME_MAX {
+            return Ok(());
+        }
+        if let Some(slot) = publisher.slot {
+            self.links.close(slot);
+        }
+        self.connect_publisher(index)
     }
 
     /// Closes all readers, as when a network goes away.
@@ -188,11 +204,12 @@ impl<'c> Load<'c> {
 
     /// Closes all publishers; what they had not been answered is in doubt.
     pub fn drop_publishers(&mut self) {
-        self.publishers.idle.clear();
-        for index in 0..self.publishers.list.len() {
-            if let Some(slot) = self.publishers.list[index].slot {
+        for index in 0..self.publishers.list.len() as u32 {
+            if let Some(slot) = self.publishers.list[index as usize].slot {
                 self.links.close(slot);
-                self.publishers.set_closed(index as u32);
+            }
+            if self.publishers.set_closed(index) {
+                self.publishers.idle.push_back(index);
             }
         }
     }
@@ -272,6 +289,7 @@ impl<'c> Load<'c> {
                     |due| began_ns + due.as_nanos() as u64,
                 );
                 let mut job = make(&*self.peer, &mut self.readers.ledger, due_ns);
+                self.freshen(publisher)?;
                 self.send(publisher, &mut job)?;
                 sent += 1;
             }
@@ -397,7 +415,6 @@ impl<'c> Load<'c> {
                 self.readers.ledger.cut(why);
             }
             Owner::Publisher(index) => {
-                self.publishers.idle.retain(|idle| *idle != index);
                 let was_busy = self.publishers.set_closed(index);
                 ensure!(!was_busy, "the server ended a connection without an answer");
             }
@@ -460,5 +477,9 @@ impl<'c> Load<'c> {
     pub fn judge(&mut self, outcome: &mut Outcome) {
         (outcome.faults, outcome.examples) = self.readers.ledger.finish();
         outcome.in_doubt = self.readers.ledger.in_doubt();
+        if outcome.published == 0 {
+            // All of it was published before anything was measured.
+            outcome.published = self.publishers.acked;
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! doubt. The time of an answer counts from when its request was due, not from when a connection was free for it.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use hdrhistogram::Histogram;
@@ -23,12 +24,19 @@ pub struct Job {
     pub due_ns: u64,
 }
 
-#[derive(Default)]
 pub struct Publisher {
     pub slot: Option<usize>,
+    used: Instant,
     marks: Vec<(u32, u32)>,
     due_ns: u64,
     is_busy: bool,
+}
+
+impl Publisher {
+    /// How long its connection was not used.
+    pub fn rested(&self) -> Duration {
+        self.used.elapsed()
+    }
 }
 
 pub struct Publishers {
@@ -56,6 +64,23 @@ impl Publishers {
         })
     }
 
+    pub fn add(&mut self) {
+        self.idle.push_back(self.list.len() as u32);
+        self.list.push(Publisher {
+            slot: None,
+            used: Instant::now(),
+            marks: Vec::new(),
+            due_ns: 0,
+            is_busy: false,
+        });
+    }
+
+    pub fn set_open(&mut self, index: u32, slot: usize) {
+        let publisher = &mut self.list[index as usize];
+        publisher.slot = Some(slot);
+        publisher.used = Instant::now();
+    }
+
     pub fn busy(&self) -> usize {
         self.list
             .iter()
@@ -72,6 +97,7 @@ impl Publishers {
         publisher.slot
     }
 
+    /// True: a request of it is lost.
     pub fn set_closed(&mut self, index: u32) -> bool {
         let publisher = &mut self.list[index as usize];
         publisher.slot = None;
@@ -123,6 +149,7 @@ impl Publishers {
         self.answered
             .saturating_record(now_ns.saturating_sub(publisher.due_ns));
         publisher.is_busy = false;
+        publisher.used = Instant::now();
         self.idle.push_back(index);
         if let Some(bodies) = &mut self.bodies {
             bodies.push(body.to_vec());

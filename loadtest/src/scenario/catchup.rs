@@ -44,7 +44,7 @@ fn long(context: &Context, peer: &str, directory: &Path) -> Result<Outcome> {
     };
     let mut load = Load::start(context, peer, directory, needs(Reach::Users), crowd)?;
     load.say("publishing a long log");
-    load.open_publishers(1)?;
+    load.open_publishers(PUBLISHERS)?;
     let batch = load.peer.batch_max() as u64;
     load.publish(
         Plan::all(events.div_ceil(batch), Awaited::Answers),
@@ -61,7 +61,6 @@ fn long(context: &Context, peer: &str, directory: &Path) -> Result<Outcome> {
     outcome.note = format!("{events} events, recent in {recent:.1?} ms");
     if is_cold_too {
         load.say("publishing what pushes it out");
-        load.open_publishers(PUBLISHERS)?;
         let others = context.size(200_000u64, 2_000).div_ceil(batch);
         push_out(&mut load, others)?;
         let mut is_dropped = true;

@@ -46,7 +46,6 @@ pub fn run(context: &Context, peer: &str, directory: &Path) -> Result<Vec<Outcom
     let mut outcome = load.end("start", &measured)?.without_latency();
     outcome.cpu_us_per_delivery = None;
     load.judge(&mut outcome);
-    outcome.published = load.publishers.acked;
     outcome.pss_mib = pss_kib.map(|kib| kib as f64 / 1024.0);
     let warm = if is_dropped {
         ""

@@ -9,9 +9,9 @@ mod body;
 mod counts;
 mod socket;
 mod taken;
-mod window;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::io;
 use std::net::SocketAddr;

@@ -229,7 +229,7 @@ export interface SystemEvents {
   /** The state that replaces what was shown before: at the start, and after a gap. */
   'sys.state': { reason: 'start' | 'gap'; state: State };
   /** This and `sys.live`, `sys.reset`: only in the tab that holds the connection. */
-  'sys.ready': { user: string; conn: string; cursor: string; head: string; ping_ms: number; badge: Badge; auth_expires: string };
+  'sys.ready': { user: string; conn: string; cursor?: string; head: string; ping_ms: number; badge: Badge; auth_expires: string };
   'sys.live': { cursor: string };
   'sys.reset': { reason: string; requested: string; earliest: number; head: string };
   /** A message or command on its way out. */

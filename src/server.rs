@@ -149,6 +149,16 @@ pub async fn start_by(
         clock,
         config,
     });
+    Ok(serve(app, (opened, verifier), (listener, address), counts))
+}
+
+/// Begins to accept connections.
+fn serve(
+    app: Arc<App>,
+    (store, verifier): (store::Running, Arc<Verifier>),
+    (listener, address): (TcpListener, std::net::SocketAddr),
+    counts: Arc<Counts>,
+) -> Running {
     let (stop, stop_beside) = (CancellationToken::new(), CancellationToken::new());
     let beside = spawn_beside(&app, verifier, &stop_beside);
     let router = http::router(Arc::clone(&app));
@@ -160,15 +170,15 @@ pub async fn start_by(
         stop.clone(),
     );
     let accepting = tokio::spawn(accepting);
-    Ok(Running {
+    Running {
         app,
         address,
-        store: opened,
+        store,
         accepting,
         stop,
         stop_beside,
         beside,
-    })
+    }
 }
 
 /// The engine takes its time, so it opens beside the runtime.

@@ -3,11 +3,11 @@
 //! Promises: another Content-Type is refused before the body is looked at; a fault is told with its place.
 
 use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::http::error::Problem;
-use crate::http::publish::media_type;
 
 /// A JSON body. A missing Content-Type counts as JSON, another one does not.
 pub struct StrictJson<T>(pub T);
@@ -38,4 +38,31 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrictJson<T> {
             }
         }
     }
+}
+
+pub fn not_utf8() -> Problem {
+    Problem::bad_request("invalid_json", "the body is not UTF-8")
+}
+
+pub fn unsupported(wanted: &str) -> Problem {
+    let message = format!("the body must be {wanted}; say so in Content-Type");
+    Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        message,
+    )
+}
+
+/// The media type in lower case, without its parameters (RFC 9110 section 8.3.1).
+pub fn media_type(headers: &HeaderMap) -> String {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    value
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+        .to_ascii_lowercase()
 }

@@ -16,7 +16,7 @@ use crate::event::ConnId;
 use crate::features::people::Departure;
 use crate::features::presence::Presence;
 use crate::features::typing::Typing;
-use crate::id::UserNo;
+use crate::id::{Random, UserNo};
 use crate::limits::Seat;
 use crate::metrics::{Ended, Metrics, Transport};
 use crate::store::read::Entry;
@@ -163,6 +163,12 @@ impl Connection {
             None => Heard::Passed,
         }
     }
+}
+
+/// The id of a new connection, which nobody can guess.
+pub fn new_id(random: &Random) -> ConnId {
+    let id = random.hex(8).parse();
+    id.expect("hexadecimal digits are plain")
 }
 
 /// All open subscribers of the server.

@@ -5,6 +5,7 @@
 //! route names is in the table of `codes`. It never looks at a request.
 
 pub mod codes;
+pub mod operation;
 pub mod schemas;
 
 use std::borrow::Cow;

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::event::Invalid;
 use crate::http::docs::codes;
-use crate::limits::RetryAfter;
+use crate::limits::{Full, RetryAfter};
 use crate::publish::PublishError;
 use crate::store::shared::StoreError;
 
@@ -172,6 +172,26 @@ impl IntoResponse for Problem {
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Problem {
         Problem::bad_request(invalid.code, invalid.message)
+    }
+}
+
+impl From<Full> for Problem {
+    fn from(full: Full) -> Problem {
+        let after = Duration::from_secs(5);
+        match full {
+            Full::User => {
+                let message =
+                    "this user has as many open connections as limits.connections_per_user allows";
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                Problem::new(status, "too_many_connections", message).retry_after(after)
+            }
+            Full::Server => {
+                let message =
+                    "the server has as many open connections as limits.connections allows";
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Problem::new(status, "server_full", message).retry_after(after)
+            }
+        }
     }
 }
 

@@ -19,11 +19,10 @@ use serde_json::value::RawValue;
 use crate::event::{Actor, Draft, Event, Invalid, Json, UserId};
 use crate::features::inbox::{Kind, Notification};
 use crate::features::notification;
+use crate::http::body::{media_type, not_utf8, unsupported};
 use crate::http::caller::Caller;
 use crate::http::error::Problem;
-use crate::http::publish::{
-    Request, idempotency_key, invalid_json, media_type, new_id, not_utf8, told, unsupported,
-};
+use crate::http::publish::{Request, idempotency_key, invalid_json, new_id, told};
 use crate::http::state::App;
 use crate::publish::{Audience, fingerprint};
 

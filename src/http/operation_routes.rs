@@ -5,7 +5,7 @@
 use utoipa::openapi::HttpMethod::{Delete, Get, Post};
 
 use crate::http::docs::Access::{Admin, Public, User};
-use crate::http::docs::{self, Route, schemas};
+use crate::http::docs::{self, Route, operation, schemas};
 use crate::http::{ops, pages, session};
 
 pub fn sessions() -> Vec<Route> {
@@ -15,7 +15,7 @@ pub fn sessions() -> Vec<Route> {
                 "Open a cookie session",
                 "Puts the bearer token of this request into a cookie that scripts cannot read.",
             )
-            .gives::<schemas::Session>(200, "The cookie is set."),
+            .gives::<operation::Session>(200, "The cookie is set."),
         Route::new("Sessions", Public, (Delete, "/v1/session"), session::remove)
             .says(
                 "Close the cookie session",
@@ -32,15 +32,15 @@ pub fn sessions() -> Vec<Route> {
             "Prolong an open stream",
             "The new token of this request takes the place of the stream's.",
         )
-        .takes::<schemas::Refresh>()
-        .gives::<schemas::Refreshed>(200, "The stream goes on until then.")
+        .takes::<operation::Refresh>()
+        .gives::<operation::Refreshed>(200, "The stream goes on until then.")
         .refuses("not_found"),
         Route::new("Sessions", User, (Post, "/v1/tickets"), session::ticket)
             .says(
                 "Buy a ticket",
                 "For EventSource and WebSocket across sites: reads only, first used within 60 s.",
             )
-            .gives::<schemas::Ticket>(200, "Use it as `?ticket=`.")
+            .gives::<operation::Ticket>(200, "Use it as `?ticket=`.")
             .refuses("too_many_tickets"),
         Route::new(
             "Sessions",
@@ -52,8 +52,8 @@ pub fn sessions() -> Vec<Route> {
             "Sign in to the demo",
             "Where `demo.enabled`: anyone is whoever they say.",
         )
-        .takes::<schemas::Login>()
-        .gives::<schemas::LoggedIn>(200, "A token for 12 hours.")
+        .takes::<operation::Login>()
+        .gives::<operation::LoggedIn>(200, "A token for 12 hours.")
         .refuses("not_found"),
     ]
 }
@@ -65,7 +65,7 @@ pub fn admin() -> Vec<Route> {
                 "Revoke tokens",
                 "Open streams end at once, the tokens are refused from then on, across restarts.",
             )
-            .takes::<schemas::Revoke>()
+            .takes::<operation::Revoke>()
             .done(204, "Revoked.")
             .refuses("invalid_revocation"),
         Route::new(
@@ -84,10 +84,10 @@ pub fn operation() -> Vec<Route> {
     vec![
         Route::new("Operation", Public, (Get, "/healthz"), ops::health)
             .says("Whether the process lives", "")
-            .gives::<schemas::Health>(200, "It does."),
+            .gives::<operation::Health>(200, "It does."),
         Route::new("Operation", Public, (Get, "/readyz"), ops::ready)
             .says("Whether publishes are taken", "")
-            .gives::<schemas::Ready>(200, "They are.")
+            .gives::<operation::Ready>(200, "They are.")
             .refuses("draining store_failed disk_full"),
         Route::new("Operation", Public, (Get, "/metrics"), ops::metrics)
             .says("Metrics", "For Prometheus.")

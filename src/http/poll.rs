@@ -15,7 +15,7 @@ use crate::cursor::start::Start;
 use crate::cursor::{Cursor, Delivery};
 use crate::frame::{PollEnd, PollPage};
 use crate::http::caller::Caller;
-use crate::http::connections::{Closing, Connections, Listed, Newcomer};
+use crate::http::connections::{self, Closing, Connections, Listed, Newcomer};
 use crate::http::error::Problem;
 use crate::http::events::{ReadQuery, opening, start};
 use crate::http::presence;
@@ -46,10 +46,7 @@ pub async fn page(
     }
     let (wait, bounds) = (wait(query, start.is_some())?, bounds(query)?);
     let opening = opening("poll", headers, query)?;
-    let seat = app
-        .limits
-        .connect(caller.user())
-        .map_err(|full| stream::too_many(&full))?;
+    let seat = app.limits.connect(caller.user())?;
     let user = app.store.log(caller.user()).await?;
     let subscriber = app.wakes.subscribe(user);
     let wished = opening.wish.start.clone();
@@ -59,11 +56,7 @@ pub async fn page(
     let mut listed = Connections::list(
         &app.connections,
         Newcomer {
-            id: app
-                .random
-                .hex(8)
-                .parse()
-                .expect("hexadecimal digits are plain"),
+            id: connections::new_id(&app.random),
             user,
             transport: "poll",
             now_ms: app.clock.now_ms(),

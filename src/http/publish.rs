@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::Json as JsonBody;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde::Deserialize;
@@ -22,6 +22,7 @@ use crate::event::{
     Actor, ConnId, Draft, Event, EventId, EventType, Invalid, Json, Key, Signal, UserId,
 };
 use crate::features::{entity, feed};
+use crate::http::body::{media_type, not_utf8, unsupported};
 use crate::http::caller::Caller;
 use crate::http::error::{ItemError, Problem};
 use crate::http::state::App;
@@ -122,33 +123,6 @@ pub async fn publish(
         .publish_seconds
         .observe(started.elapsed().as_secs_f64());
     response
-}
-
-pub fn not_utf8() -> Problem {
-    Problem::bad_request("invalid_json", "the body is not UTF-8")
-}
-
-pub fn unsupported(wanted: &str) -> Problem {
-    let message = format!("the body must be {wanted}; say so in Content-Type");
-    Problem::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "unsupported_media_type",
-        message,
-    )
-}
-
-/// The media type in lower case, without its parameters (RFC 9110 section 8.3.1).
-pub fn media_type(headers: &HeaderMap) -> String {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    value
-        .split(';')
-        .next()
-        .unwrap_or("")
-        .trim()
-        .to_ascii_lowercase()
 }
 
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {

@@ -19,12 +19,11 @@ use crate::features::snapshot::snapshot;
 use crate::features::ticket::Riding;
 use crate::frame::{Control, Layout, Ready};
 use crate::http::caller::Caller;
-use crate::http::connections::{Closing, Connections, Listed, Newcomer};
+use crate::http::connections::{self, Closing, Connections, Listed, Newcomer};
 use crate::http::error::Problem;
 use crate::http::presence;
 use crate::http::state::App;
 use crate::id::{Position, UserNo};
-use crate::limits::Full;
 use crate::metrics::{Outcome, Transport};
 use crate::store::read::{Page, PageBounds};
 use crate::store::shared::StoreError;
@@ -133,16 +132,9 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
     if app.connections.is_draining() {
         return Err(Problem::draining());
     }
-    let seat = app
-        .limits
-        .connect(caller.user())
-        .map_err(|full| too_many(&full))?;
+    let seat = app.limits.connect(caller.user())?;
     let user = app.store.log(caller.user()).await?;
-    let conn: ConnId = app
-        .random
-        .hex(8)
-        .parse()
-        .expect("hexadecimal digits are plain");
+    let conn = connections::new_id(&app.random);
     let subscriber = app.wakes.subscribe(user);
     let Opening {
         transport,
@@ -198,23 +190,6 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
         warned_of_ms: 0,
         _riding: caller.riding,
     })
-}
-
-pub fn too_many(full: &Full) -> Problem {
-    let after = Duration::from_secs(5);
-    match full {
-        Full::User => {
-            let message =
-                "this user has as many open connections as limits.connections_per_user allows";
-            let status = axum::http::StatusCode::TOO_MANY_REQUESTS;
-            Problem::new(status, "too_many_connections", message).retry_after(after)
-        }
-        Full::Server => {
-            let message = "the server has as many open connections as limits.connections allows";
-            let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
-            Problem::new(status, "server_full", message).retry_after(after)
-        }
-    }
 }
 
 /// Counts how a reader that named a position started, and takes the position as its ack.

@@ -5,7 +5,7 @@
 use utoipa::openapi::HttpMethod::{Delete, Get};
 
 use crate::http::docs::Access::{Admin, User};
-use crate::http::docs::{Route, schemas};
+use crate::http::docs::{Route, operation, schemas};
 use crate::http::{admin, privacy, trace};
 
 pub fn personal() -> Vec<Route> {
@@ -46,7 +46,7 @@ pub fn watching() -> Vec<Route> {
                 "The server in numbers",
                 "Percentiles are upper bounds, rates are those of the last minute.",
             )
-            .gives::<schemas::Stats>(200, "As it is now."),
+            .gives::<operation::Stats>(200, "As it is now."),
         Route::new(
             "Admin",
             Admin,
@@ -59,11 +59,11 @@ pub fn watching() -> Vec<Route> {
             ("after", "`next` of the page before."),
             ("limit", "Connections in one page, 1 to 1000; default 100."),
         ])
-        .gives::<schemas::Connections>(200, "A page.")
+        .gives::<operation::Connections>(200, "A page.")
         .refuses("invalid_query invalid_conn invalid_user_id"),
         Route::new("Admin", Admin, (Get, "/v1/admin/users/{user}"), admin::user)
             .says("One user as the server knows it", "")
-            .gives::<schemas::KnownUser>(200, "What is known.")
+            .gives::<operation::KnownUser>(200, "What is known.")
             .refuses("invalid_user_id not_found"),
         Route::new(
             "Admin",
@@ -75,7 +75,7 @@ pub fn watching() -> Vec<Route> {
             "What became of one event",
             "A time that is not known any more is null, with a reason beside it.",
         )
-        .gives::<schemas::Trace>(200, "Where it went.")
+        .gives::<operation::Trace>(200, "Where it went.")
         .refuses("invalid_id not_found busy search_given_up"),
     ]
 }

@@ -28,8 +28,6 @@ use Who::{Admin, AnyUser, Anyone, Publisher};
 const ROWS: &[(&str, Who, &str)] = &[
     ("get_v1_events", AnyUser, ""),
     ("get_v1_state", AnyUser, ""),
-    ("get_v1_preferences", AnyUser, ""),
-    ("patch_v1_preferences", AnyUser, r#"{"sound":true}"#),
     ("post_v1_ack", AnyUser, r#"{"cursor":"aaaaaa-0"}"#),
     (
         "post_v1_publish",

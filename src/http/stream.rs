@@ -13,7 +13,6 @@ use crate::clock::rfc3339;
 use crate::cursor::filter::Filter;
 use crate::cursor::start::Start;
 use crate::cursor::{Cursor, Delivery, Reset, TURN_BYTES, Wish};
-use crate::event::ConnId;
 use crate::features::badge::Badge;
 use crate::features::snapshot::snapshot;
 use crate::features::ticket::Riding;

@@ -25,7 +25,7 @@ const CLEAN_UP_EVERY_MS: u64 = 50;
 /// them wait for a lock whose holder waits for a task that none has begun (the truncation of the file, before the file
 /// may grow again), sled stands still for good. So no more batches than these are on their way to the file at a time,
 /// and `BATCH_BYTES_MAX` bounds each.
-const UNWRITTEN_BATCHES_MAX: u64 = 1;
+const UNWRITTEN_BATCHES_MAX: u64 = 2;
 
 pub struct Disk {
     db: sled::Db,

@@ -1,6 +1,6 @@
 //! What the committer does between groups: write the index behind the commits, trim logs, forget old keys.
 //!
-//! Promises: each step is one small batch; heads and rows change together; a body is deleted once no log keeps it,
+//! Promises: each step is a few small batches; heads and rows change together; a body is deleted once no log keeps it,
 //! in the batch in which the last log lets it go. Under load it works only on what has piled up.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -156,9 +156,7 @@ impl Upkeep {
         if behind > BACKLOG_COMMITS_MAX || self.entries > BACKLOG_ENTRIES_MAX {
             self.write_index(shared, shown_next)?;
         }
-        for _ in 0..self.due.len().div_ceil(LOGS_PER_STEP) {
-            self.trim_next(shared, shown_next)?;
-        }
+        self.trim_due(shared, shown_next)?;
         self.sweep(shared, is_idle);
         if self.retention.total_bytes > 0 && self.live_bytes > self.retention.total_bytes {
             self.shed_oldest(shared, shown_next)?;
@@ -175,15 +173,37 @@ impl Upkeep {
         Ok(())
     }
 
-    fn trim_next(&mut self, shared: &Shared, shown_next: u64) -> Result<(), EngineError> {
-        let Some(user) = self.due.pop_front() else {
-            return Ok(());
-        };
-        self.is_due.remove(&user);
-        if self.trim(shared, user, shown_next)? {
-            self.enqueue(user);
+    /// Trims some of the logs that are due, in few batches: each costs writes of its own, whatever it holds.
+    fn trim_due(&mut self, shared: &Shared, shown_next: u64) -> Result<(), EngineError> {
+        let count = self.due.len().div_ceil(LOGS_PER_STEP);
+        let users: Vec<UserNo> = self.due.drain(..count).collect();
+        for user in &users {
+            self.is_due.remove(user);
         }
-        Ok(())
+        self.index_logs(shared, &users)?;
+        let mut ops = Vec::new();
+        for user in users {
+            let trimmed = self.trim(shared, user)?;
+            // One place is left for the mark.
+            if ops.len() + trimmed.len() >= BATCH_OPS_MAX {
+                self.apply_trimmed(shared, shown_next, std::mem::take(&mut ops))?;
+            }
+            ops.extend(trimmed);
+        }
+        self.apply_trimmed(shared, shown_next, ops)
+    }
+
+    fn apply_trimmed(
+        &self,
+        shared: &Shared,
+        shown_next: u64,
+        mut ops: Vec<Op>,
+    ) -> Result<(), EngineError> {
+        if ops.is_empty() {
+            return Ok(());
+        }
+        ops.push(live_mark(shown_next, self.live_bytes));
+        apply_together(shared, ops)
     }
 
     /// Whether there is more to do than waiting for the next command.
@@ -219,65 +239,57 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Writes one log's entries, so that its user row may be written.
-    fn index_log(&mut self, shared: &Shared, user: UserNo) -> Result<(), EngineError> {
-        let head = shared.logs.read(user, Head::clone);
-        let Some(first) = head.fresh.front() else {
-            return Ok(());
-        };
-        self.unindexed.remove(&(*first, user));
-        apply_together(shared, index::write_ops(&shared.rows, user, &head)?)?;
-        shared.logs.change(user, |head| head.fresh.clear());
-        self.entries -= head.fresh.len();
+    /// Writes the logs' entries, so that their user rows may be written.
+    fn index_logs(&mut self, shared: &Shared, users: &[UserNo]) -> Result<(), EngineError> {
+        let mut ops = Vec::new();
+        for user in users {
+            let head = shared.logs.read(*user, Head::clone);
+            let Some(first) = head.fresh.front() else {
+                continue;
+            };
+            self.unindexed.remove(&(*first, *user));
+            self.entries -= head.fresh.len();
+            ops.extend(index::write_ops(&shared.rows, *user, &head)?);
+            if ops.len() >= STEP_OPS {
+                apply_together(shared, std::mem::take(&mut ops))?;
+            }
+        }
+        apply_together(shared, ops)?;
+        for user in users {
+            shared.logs.change(*user, |head| head.fresh.clear());
+        }
         Ok(())
     }
 
-    /// Takes the log's oldest due events away, one batch of them. Tells whether more are due.
-    fn trim(
-        &mut self,
-        shared: &Shared,
-        user: UserNo,
-        shown_next: u64,
-    ) -> Result<bool, EngineError> {
-        self.index_log(shared, user)?;
+    /// Takes the log's oldest due events away, about one batch of them, from its head. Gives what its rows lack for it.
+    fn trim(&mut self, shared: &Shared, user: UserNo) -> Result<Vec<Op>, EngineError> {
         let mut head = shared.logs.read(user, Head::clone);
         let started_at = head.kept_from;
         let mut ops = Vec::new();
         let mut block: Option<Block> = None;
         let mut is_more_due = true;
-        while ops.len() < STEP_OPS {
-            match self.trim_one(shared, user, &mut head, &mut block, &mut ops)? {
-                true => {}
-                false => {
-                    is_more_due = false;
-                    break;
-                }
-            }
+        while is_more_due && ops.len() < STEP_OPS {
+            is_more_due = self.trim_one(shared, user, &mut head, &mut block, &mut ops)?;
         }
         let trimmed = head.kept_from - started_at;
-        if trimmed == 0 {
-            shared
-                .logs
-                .change(user, |old| old.oldest_ms = head.oldest_ms);
-            return Ok(false);
+        if trimmed > 0 {
+            if head.is_erased && head.kept_from > head.tail {
+                // Nothing is appended any more: the block that others would go on to fill goes too.
+                ops.push(Op::Delete(keys::block(user, head.tail)));
+            }
+            ops.push(Op::Put(keys::user(user), index::encode_user(&head)));
         }
-        if head.is_erased && head.kept_from > head.tail {
-            // Nothing is appended any more: the block that others would go on to fill goes too.
-            ops.push(Op::Delete(keys::block(user, head.tail)));
-        }
-        ops.push(Op::Put(keys::user(user), index::encode_user(&head)));
-        ops.push(live_mark(shown_next, self.live_bytes));
-        shared
-            .logs
-            .change(user, |old| old.floor = old.floor.max(head.floor));
-        apply_together(shared, ops)?;
         shared.logs.change(user, |old| {
+            old.floor = old.floor.max(head.floor);
             old.kept_from = head.kept_from;
             old.bytes = head.bytes;
             old.oldest_ms = head.oldest_ms;
         });
         shared.metrics.trimmed.inc_by(trimmed);
-        Ok(is_more_due)
+        if is_more_due && trimmed > 0 {
+            self.enqueue(user);
+        }
+        Ok(ops)
     }
 
     /// Takes the log's oldest event away if it is due.
@@ -416,7 +428,7 @@ impl Upkeep {
                 .apply(vec![Op::Delete(keys::record(commit, chunk))]);
         }
         for recipient in recipients {
-            self.index_log(shared, recipient.user)?;
+            self.index_logs(shared, &[recipient.user])?;
             shared.logs.change(recipient.user, |head| {
                 head.floor = head.floor.max(recipient.seq + 1)
             });

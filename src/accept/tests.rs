@@ -324,8 +324,8 @@ async fn a_connection_costs_little() {
     let socket = Socket::new(stream, open, DEADLINE);
     let connection = server.connection(socket, peer);
     let bytes = std::mem::size_of_val(&connection);
-    // With the task's own fields it fits the allocator's class of 1280 bytes.
-    assert!(bytes <= 1_152, "{bytes} bytes");
+    // With the task's own fields it fits the allocator's class of 1536 bytes. Idle streams go on in a smaller task.
+    assert!(bytes <= 1_408, "{bytes} bytes");
 }
 
 /// The body of the test below, in a process of its own: the bound on descriptors holds for a whole process.

@@ -73,12 +73,12 @@ pub const CODES: &[Code] = &[
         "invalid_members",
         "too few members, or more than limits.recipients",
     ),
-    code(400, "invalid_name", "name is 1 to 128 characters"),
     code(
         400,
         "invalid_muted",
         "muted names types such as notification.like",
     ),
+    code(400, "invalid_name", "name is 1 to 128 characters"),
     code(
         400,
         "invalid_notification",

@@ -11,8 +11,6 @@
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::http::docs::schemas::Badge;
-
 #[derive(ToSchema)]
 pub struct Session {
     user: String,
@@ -132,7 +130,8 @@ pub struct KnownUser {
     bytes: u64,
     connections: Vec<Connection>,
     devices: Vec<Value>,
-    badge: Badge,
+    /// As in `/v1/state`.
+    badge: Value,
     /// How many it is in.
     conversations: u64,
     subscriptions: Vec<String>,

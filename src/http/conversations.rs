@@ -30,7 +30,7 @@ use crate::token::Claims;
 
 const TAG: &str = "Conversations";
 /// What is refused wherever a conversation is named.
-pub const REFUSALS: &[&str] = &["invalid_conversation_id", "not_found"];
+pub const REFUSALS: &str = "invalid_conversation_id not_found";
 /// Conversations told in one page, and where no `limit` is given.
 const PAGE_MAX: usize = 200;
 const PAGE: usize = 50;
@@ -48,8 +48,8 @@ pub fn routes() -> Vec<Route> {
             .takes::<schemas::CreateConversation>()
             .gives::<schemas::Conversation>(201, "Made; `conversation.new` is in every member's log.")
             .gives::<schemas::Conversation>(200, "There was one already.")
-            .refuses(&["invalid_members", "invalid_user_id", "invalid_name", "invalid_key"])
-            .refuses(&["too_many_conversations", "idempotency_mismatch", "not_found"]),
+            .refuses("invalid_members invalid_user_id invalid_name invalid_key")
+            .refuses("too_many_conversations idempotency_mismatch not_found"),
         Route::new(TAG, User, (Get, "/v1/conversations"), list)
             .says("One's conversations", "Those with the newest activity first, in pages.")
             .query(&[
@@ -57,7 +57,7 @@ pub fn routes() -> Vec<Route> {
                 ("limit", "1 to 200; default 50."),
             ])
             .gives::<schemas::Conversations>(200, "A page.")
-            .refuses(&["invalid_query"]),
+            .refuses("invalid_query"),
         Route::new(TAG, User, (Get, "/v1/conversations/{id}"), get)
             .says("One conversation", "As its caller sees it.")
             .gives::<schemas::Conversation>(200, "With its newest message.")
@@ -67,13 +67,13 @@ pub fn routes() -> Vec<Route> {
             .takes::<schemas::RenameConversation>()
             .gives::<schemas::Conversation>(200, "With its new name.")
             .refuses(REFUSALS)
-            .refuses(&["invalid_name", "direct_conversation"]),
+            .refuses("invalid_name direct_conversation"),
         Route::new(TAG, User, (Get, "/v1/conversations/{id}/members"), members)
             .says("Members of a conversation", "In pages of 1000.")
             .query(&[("after", "`next` of the page before.")])
             .gives::<schemas::Members>(200, "A page.")
             .refuses(REFUSALS)
-            .refuses(&["invalid_query", "invalid_user_id"]),
+            .refuses("invalid_query invalid_user_id"),
         Route::new(TAG, User, (Put, "/v1/conversations/{id}/members/{user}"), join)
             .says(
                 "Take a user into a group",
@@ -81,8 +81,8 @@ pub fn routes() -> Vec<Route> {
             )
             .done(204, "A member; twice is once.")
             .refuses(REFUSALS)
-            .refuses(&["invalid_user_id", "direct_conversation", "conversation_full"])
-            .refuses(&["too_many_conversations"]),
+            .refuses("invalid_user_id direct_conversation conversation_full")
+            .refuses("too_many_conversations"),
         Route::new(TAG, User, (Delete, "/v1/conversations/{id}/members/{user}"), leave)
             .says(
                 "Leave a group, or take someone out",
@@ -90,7 +90,7 @@ pub fn routes() -> Vec<Route> {
             )
             .done(204, "No member.")
             .refuses(REFUSALS)
-            .refuses(&["invalid_user_id", "direct_conversation"]),
+            .refuses("invalid_user_id direct_conversation"),
     ]
 }
 

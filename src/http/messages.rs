@@ -44,8 +44,8 @@ pub fn routes() -> Vec<Route> {
             .gives::<schemas::Message>(201, "Sent; `message.new` is in every member's log.")
             .gives::<schemas::Message>(200, "A repeat: the first message, with `duplicate`.")
             .refuses(REFUSALS)
-            .refuses(&["invalid_content", "invalid_key", "invalid_data", "event_too_large"])
-            .refuses(&["idempotency_mismatch"]),
+            .refuses("invalid_content invalid_key invalid_data event_too_large")
+            .refuses("idempotency_mismatch"),
         Route::new(TAG, User, (Get, "/v1/conversations/{id}/messages"), history)
             .says(
                 "History",
@@ -59,7 +59,7 @@ pub fn routes() -> Vec<Route> {
             ])
             .gives::<schemas::History>(200, "A page.")
             .refuses(REFUSALS)
-            .refuses(&["invalid_query"]),
+            .refuses("invalid_query"),
         Route::new(
             TAG,
             User,
@@ -73,7 +73,7 @@ pub fn routes() -> Vec<Route> {
         )
         .done(204, "Deleted; twice is once.")
         .refuses(REFUSALS)
-        .refuses(&["invalid_id"]),
+        .refuses("invalid_id"),
         Route::new(TAG, User, (Post, "/v1/conversations/{id}/read"), read)
             .says(
                 "Mark as read",
@@ -82,7 +82,7 @@ pub fn routes() -> Vec<Route> {
             .takes::<schemas::ReadMessages>()
             .gives::<schemas::ReadAnswer>(200, "Where the cursor stands now.")
             .refuses(REFUSALS)
-            .refuses(&["invalid_read", "invalid_id", "too_many_ids", "ahead_of_head"]),
+            .refuses("invalid_read invalid_id too_many_ids ahead_of_head"),
     ]
 }
 

@@ -24,6 +24,7 @@ pub fn publishing() -> Vec<Route> {
         .takes_as::<schemas::PublishBatch>("application/x-ndjson")
         .gives::<schemas::Published>(201, "On stable storage.")
         .gives::<schemas::Results>(200, "A batch: one result or error per item, in order.")
+        .refuses("unknown_conversation invalid_conversation_id")
         .refuses("empty_batch invalid_batch invalid_event too_many_events event_too_large")
         .refuses("no_recipient too_many_recipients reserved_type idempotency_mismatch")
         .refuses("invalid_user_id invalid_topic invalid_type invalid_id invalid_key")

@@ -269,6 +269,7 @@ fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToke
         app.random.clone(),
         stop.clone(),
     ));
+    beside.spawn(app.store.clone().watch(stop.clone()));
     beside.spawn(tidy_forever(Arc::clone(app), stop.clone()));
     beside
 }

@@ -17,6 +17,7 @@ pub mod long;
 pub mod mark;
 pub mod memory;
 pub mod opening;
+pub mod pulse;
 pub mod read;
 pub mod record;
 pub mod redaction;
@@ -37,19 +38,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, UnixMs};
 use crate::event::{Event, EventId, Topic, UserId};
 use crate::id::{Random, UserNo};
 use crate::metrics::{Metrics, Source};
 use crate::store::committer::{Committer, Request, Verdict};
-use crate::store::engine::{Engine, EngineError, Rows};
+use crate::store::engine::{Engine, EngineError, Row, Rows};
 use crate::store::logs::{Place, View};
 use crate::store::mark::Mark;
 use crate::store::opening::{Directory, OpenError, Opening};
+use crate::store::pulse::Pulse;
 use crate::store::read::{Filling, PageBounds, Read};
 use crate::store::ring::Ring;
-use crate::store::shared::{Row, Shared, StoreError};
+use crate::store::shared::{Shared, StoreError};
 use crate::store::space::Space;
 use crate::store::times::{Times, Written};
 use crate::store::topics::Topics;
@@ -201,6 +204,8 @@ fn open_rows(
         metrics: Arc::clone(&surroundings.metrics),
         is_full: Arc::default(),
         failed: watch::Sender::new(false),
+        at_work: Pulse::default(),
+        in_sync: Pulse::default(),
         disk_readers: Semaphore::new(DISK_READERS_MAX),
     });
     let mut upkeep = Upkeep::new(settings.retention, opened.live_bytes);
@@ -296,19 +301,8 @@ impl Store {
         to: Vec<u8>,
         count_max: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        let found = self
-            .with_rows(move |shared| {
-                let mut found = Vec::new();
-                shared.rows.scan(&from, &to, &mut |key, value| {
-                    found.push((key.to_vec(), value.to_vec()));
-                    match found.len() < count_max {
-                        true => std::ops::ControlFlow::Continue(()),
-                        false => std::ops::ControlFlow::Break(()),
-                    }
-                })?;
-                Ok(found)
-            })
-            .await?;
+        let scan = move |shared: &Shared| shared.rows.range(&from, &to, count_max);
+        let found = self.with_rows(scan).await?;
         // The engine shows what is applied and not yet synced; a commit of nothing waits for the sync.
         self.look(|_| Ok(())).await?;
         Ok(found)
@@ -436,12 +430,9 @@ impl Store {
     pub async fn rows(&self, kind: u8) -> Result<Vec<Row>, StoreError> {
         self.with_rows(move |shared| {
             let (from, to) = keys::states(kind);
-            let mut found = Vec::new();
-            shared.rows.scan(&from, &to, &mut |key, value| {
-                found.push((key[from.len()..].to_vec(), value.to_vec()));
-                std::ops::ControlFlow::Continue(())
-            })?;
-            Ok(found)
+            let found = shared.rows.range(&from, &to, usize::MAX)?;
+            let name = |(key, value): Row| (key[from.len()..].to_vec(), value);
+            Ok(found.into_iter().map(name).collect())
         })
         .await
     }
@@ -479,6 +470,11 @@ impl Store {
 
     pub fn has_failed(&self) -> bool {
         *self.shared.failed.borrow()
+    }
+
+    /// Lets the store fail when the committer hangs, until `stop`.
+    pub async fn watch(self, stop: CancellationToken) {
+        pulse::watch(&self.shared, stop).await;
     }
 
     /// Resolves when a write or sync has failed.

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use crate::event::{Topic, UserId};
 use crate::features::conversation;
 use crate::id::UserNo;
+use crate::store::engine::Row;
 use crate::store::keys;
-use crate::store::shared::{Row, StoreError};
+use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
 
 /// Users whose `presence:<user>` someone is subscribed to, by the subscriber.

@@ -19,7 +19,8 @@ use crate::features::conversation::news::News;
 use crate::features::redact::{self, Erased};
 use crate::features::{ack, acquaintance, conversation, message, preferences};
 use crate::id::{Random, UserNo};
-use crate::store::shared::{Row, StoreError};
+use crate::store::engine::Row;
+use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
 use crate::store::{Store, keys, sweep, topics};
 

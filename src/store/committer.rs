@@ -127,24 +127,36 @@ impl Committer {
     async fn work(&mut self) -> Result<(), EngineError> {
         let mut is_open = true;
         while is_open || self.flight.is_some() {
-            match self.next(is_open).await {
-                Turn::Synced(outcome) => {
-                    outcome?;
-                    self.land()?;
-                    self.keep_up(false)?;
-                }
-                Turn::Command(first) => {
-                    self.gather(first)?;
-                    if self.flight.is_none() {
-                        self.launch()?;
-                        self.answer_rest();
-                    }
-                }
-                Turn::Closed => is_open = false,
-                Turn::Idle => self.keep_up(true)?,
-            }
+            let turn = self.next(is_open).await;
+            let shared = Arc::clone(&self.writer.shared);
+            shared.at_work.begin();
+            is_open &= !matches!(turn, Turn::Closed);
+            let done = self.take(turn);
+            shared.at_work.end();
+            done?;
         }
         Ok(())
+    }
+
+    fn take(&mut self, turn: Turn) -> Result<(), EngineError> {
+        match turn {
+            Turn::Synced(outcome) => {
+                self.writer.shared.in_sync.end();
+                outcome?;
+                self.land()?;
+                self.keep_up(false)
+            }
+            Turn::Command(first) => {
+                self.gather(first)?;
+                if self.flight.is_none() {
+                    self.launch()?;
+                    self.answer_rest();
+                }
+                Ok(())
+            }
+            Turn::Closed => Ok(()),
+            Turn::Idle => self.keep_up(true),
+        }
     }
 
     async fn next(&mut self, is_open: bool) -> Turn {
@@ -200,6 +212,7 @@ impl Committer {
         let acks = self.mutants(acks)?;
         self.writer.apply_rest()?;
         self.syncing.begin()?;
+        self.writer.shared.in_sync.begin();
         self.flight = Some(Flight {
             acks,
             arrivals: std::mem::take(&mut self.writer.arrivals),

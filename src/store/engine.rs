@@ -40,6 +40,8 @@ pub enum EngineError {
     Damaged { key: String },
 }
 
+/// Key and value of a row.
+pub type Row = (Vec<u8>, Vec<u8>);
 /// Called with each row's key and value until it breaks.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 /// The same, where a damaged row has no value.
@@ -96,6 +98,19 @@ impl Rows {
                 }
             })?;
         damage.map_or(Ok(()), Err)
+    }
+
+    /// Rows from `from` up to but not including `to`, in order, at most `count_max`.
+    pub fn range(&self, from: &[u8], to: &[u8], count_max: usize) -> Result<Vec<Row>, EngineError> {
+        let mut found = Vec::new();
+        self.scan(from, to, &mut |key, value| {
+            found.push((key.to_vec(), value.to_vec()));
+            match found.len() < count_max {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })?;
+        Ok(found)
     }
 
     /// Visits rows in order with their value, or `None` where a row is damaged.

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::store::engine::{EngineError, Rows};
 use crate::store::logs::Logs;
+use crate::store::pulse::Pulse;
 use crate::store::ring::Ring;
 use crate::store::times::Times;
 use crate::wake::Wakes;
@@ -31,9 +32,6 @@ impl From<EngineError> for StoreError {
     }
 }
 
-/// Key and value of a row.
-pub type Row = (Vec<u8>, Vec<u8>);
-
 /// What committer and readers share.
 pub struct Shared {
     pub rows: Rows,
@@ -46,6 +44,9 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Written by the space guard, read before a command is sent.
     pub is_full: Arc<AtomicBool>,
+    /// The committer's steps, and its syncs, which may be under way beside them.
+    pub at_work: Pulse,
+    pub in_sync: Pulse,
     /// Turns true once, when a write or sync failed.
     pub failed: watch::Sender<bool>,
     /// Places for readers that wait for the disk.

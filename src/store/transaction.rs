@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::clock::UnixMs;
 use crate::event::{Event, Topic, UserId};
 use crate::id::{Position, UserNo};
-use crate::store::engine::{BATCH_BYTES_MAX, BATCH_OPS_MAX, EngineError, Op};
+use crate::store::engine::{BATCH_BYTES_MAX, BATCH_OPS_MAX, EngineError, Op, Row};
 use crate::store::index;
 use crate::store::intent;
 use crate::store::keys;
@@ -18,7 +18,7 @@ use crate::store::logs::{Head, View};
 use crate::store::long;
 use crate::store::record::{self, CHUNK_BYTES, Recipient};
 use crate::store::redaction::{self, Redacted};
-use crate::store::shared::{Row, Shared, StoreError};
+use crate::store::shared::{Shared, StoreError};
 use crate::store::topics::Topics;
 
 /// Fewer operations are not applied before their group's turn: each batch costs writes of its own.

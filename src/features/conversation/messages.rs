@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 use crate::clock::UnixMs;
 use crate::event::{ConversationId, EventId, Json, Key};
 use crate::id::UserNo;
+use crate::store::engine::Row;
 use crate::store::record::{read_varint, write_varint};
-use crate::store::shared::{Row, StoreError};
+use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
 use crate::store::{keys, long};
 

@@ -334,3 +334,48 @@ fn the_streams_description_names_what_the_source_names() {
         );
     }
 }
+
+/// Families of the events that the server makes by itself.
+const FAMILIES: [&str; 7] = [
+    "message.",
+    "conversation.",
+    "notification.",
+    "typing.",
+    "presence.",
+    "feed.",
+    "preferences.",
+];
+
+#[test]
+fn every_type_that_the_features_make_is_described() {
+    let described = source("static/asyncapi.yaml");
+    let mut waiting = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/features")];
+    let mut made = BTreeSet::new();
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            let quoted = code.split('"').skip(1).step_by(2);
+            let is_type = |text: &&str| {
+                let family = FAMILIES.iter().find(|family| text.starts_with(**family));
+                let rest = family.map(|family| &text[family.len()..]);
+                rest.is_some_and(|rest| {
+                    !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_lowercase())
+                })
+            };
+            made.extend(quoted.filter(is_type).map(str::to_owned));
+        }
+    }
+    assert!(made.len() > 10, "{made:?}");
+    for name in made {
+        assert!(
+            described.contains(&format!("    {name}: ")),
+            "{name} is not described"
+        );
+    }
+}

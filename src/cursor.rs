@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::cursor::filter::Filter;
 use crate::cursor::start::Start;
 use crate::event::{ConnId, Event, Signal};
-use crate::id::{Epoch, Position, UserNo};
+use crate::id::{Epoch, Position, UserNo, parse_seq};
 use crate::store::Store;
 use crate::store::logs::View;
 use crate::store::read::{Page, PageBounds, Read};
@@ -57,6 +57,16 @@ pub struct Reset {
     pub head: Position,
     /// From where the reader goes on.
     pub resumed: Position,
+}
+
+impl Reset {
+    /// What was asked, as a position: who asks for it again hears of the reset again. What was no position at all becomes
+    /// the one before the first event.
+    pub fn asked(&self) -> Position {
+        let of_this_log = |seq| Position { seq, ..self.head };
+        let asked = self.requested.parse();
+        asked.unwrap_or_else(|_| of_this_log(parse_seq(&self.requested).unwrap_or(0)))
+    }
 }
 
 /// Where a reader goes on after a reset.

@@ -62,8 +62,8 @@ pub enum Control<'a> {
 pub struct Ready<'a> {
     pub user: &'a str,
     pub conn: &'a str,
-    /// None before a reset: whoever is cut off between the two must ask again from where it was, and be told.
-    pub position: Option<Position>,
+    /// Before a reset it is what was asked: whoever is cut off between the two asks for the same again, and is told.
+    pub position: Position,
     pub head: Position,
     pub ping_ms: u64,
     /// A JSON object.
@@ -88,7 +88,7 @@ impl Control<'_> {
     /// Where a client that has processed this may resume.
     fn resumable(&self) -> Option<Position> {
         match self {
-            Control::Ready(ready) => ready.position,
+            Control::Ready(ready) => Some(ready.position),
             Control::Snapshot { position, .. } | Control::Live { position } => Some(*position),
             Control::Reset { resumed, .. } => Some(*resumed),
             Control::Ping { resumable, .. } => *resumable,
@@ -148,12 +148,9 @@ fn write_ready(out: &mut BytesMut, ready: &Ready<'_>) -> std::fmt::Result {
         badge,
         auth_expires,
     } = ready;
-    let cursor = position.map_or(String::new(), |position| {
-        format!(r#""cursor":"{position}","#)
-    });
     write!(
         out,
-        r#"{{"type":"sys.ready","v":1,"user":"{user}","conn":"{conn}",{cursor}"head":"{head}","ping_ms":{ping_ms},"badge":{badge},"auth_expires":"{auth_expires}"}}"#
+        r#"{{"type":"sys.ready","v":1,"user":"{user}","conn":"{conn}","cursor":"{position}","head":"{head}","ping_ms":{ping_ms},"badge":{badge},"auth_expires":"{auth_expires}"}}"#
     )
 }
 

@@ -282,8 +282,8 @@ impl Stream {
             user: name.as_str(),
             conn: self.listed.connection.id.as_str(),
             position: match self.cursor.pending_reset() {
-                Some(_) => None,
-                None => Some(self.cursor.position()),
+                Some(reset) => reset.asked(),
+                None => self.cursor.position(),
             },
             head: self.cursor.head(),
             ping_ms: millis(self.app.config.stream.ping_seconds),

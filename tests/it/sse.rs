@@ -144,9 +144,7 @@ impl Frame {
         }
         assert_ne!(self.retry(), Some(0), "{raw:?}");
         let must_have_id = match self.event() {
-            Some("live" | "reset" | "snapshot") => Some(true),
-            // Where a reset follows, `ready` has neither: nobody may go on from there before it was heard.
-            Some("ready") => Some(data.get("cursor").is_some()),
+            Some("ready" | "live" | "reset" | "snapshot") => Some(true),
             Some("bye" | "error" | "auth") => Some(false),
             Some("ping") => None,
             _ => Some(data["ephemeral"] != true),
@@ -236,7 +234,7 @@ mod tests {
             "data: {\ndata: }\nid: abcdef-1\n\n",
             "data: {\"ephemeral\":true}\nid: abcdef-1\n\n",
             "event: bye\ndata: {}\nid: abcdef-1\n\n",
-            "event: ready\ndata: {\"cursor\":\"abcdef-1\"}\n\n",
+            "event: ready\ndata: {}\n\n",
             "retry: 0\nevent: bye\ndata: {}\n\n",
             ": ping\n\n",
             "data: {}\nid: abcdef-01\n\n",

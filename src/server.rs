@@ -24,10 +24,10 @@ use crate::features::notification::Notifications;
 use crate::features::pointers::Pointers;
 use crate::features::presence::Presence;
 use crate::features::receipts::Receipts;
-use crate::features::retention;
 use crate::features::revoke::Revocations;
 use crate::features::ticket::Tickets;
 use crate::features::typing::Typing;
+use crate::features::{erase, retention};
 use crate::http;
 use crate::http::admin::Watch;
 use crate::http::connections::{self, Connections};
@@ -252,8 +252,13 @@ fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToke
         app.random.clone(),
         stop.clone(),
     ));
+    let memory = erase::Memory {
+        feed_auto: app.feeds.auto.clone(),
+        presence: app.presence.clone(),
+    };
     beside.spawn(app.privacy.erasures.clone().work_forever(
         app.store.clone(),
+        memory,
         app.random.clone(),
         stop.clone(),
     ));

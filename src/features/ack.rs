@@ -17,7 +17,7 @@ use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
 use crate::store::{Store, keys};
 
-pub const ACKS: u8 = b'a';
+const ACKS: u8 = b'a';
 /// Acks written in one commit.
 const COMMIT_ACKS: usize = 200;
 
@@ -159,6 +159,16 @@ pub fn devices(
     Ok(rows.into_iter().filter_map(device).collect())
 }
 
+/// Takes away what the user's devices acked, at most `rows_max` rows at a time. Tells whether any are left.
+pub fn erase(
+    transaction: &mut Transaction<'_>,
+    user: UserNo,
+    rows_max: usize,
+) -> Result<bool, StoreError> {
+    let (from, to) = keys::states_of(ACKS, user);
+    Ok(transaction.delete_some(&from, &to, rows_max)? == rows_max)
+}
+
 fn key(user: UserNo, device: &str) -> Vec<u8> {
     let mut name = user.0.to_be_bytes().to_vec();
     name.extend_from_slice(device.as_bytes());
@@ -274,7 +284,8 @@ fn record(
     passed: &Passed,
 ) -> Result<(), StoreError> {
     let epoch = passed.position.epoch;
-    if transaction.view(passed.user).epoch != epoch {
+    let is_erased = transaction.is_erased(passed.user);
+    if is_erased || transaction.view(passed.user).epoch != epoch {
         return Ok(());
     }
     let key = key(passed.user, UNNAMED);

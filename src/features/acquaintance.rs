@@ -48,12 +48,14 @@ pub fn unwatch(transaction: &mut Transaction<'_>, watcher: UserNo, watched: &Use
     transaction.delete(watched_key(watcher, watched.as_str()));
 }
 
-/// Takes the watches of a user away who is erased.
-pub fn erase(transaction: &mut Transaction<'_>, user: UserNo) -> Result<(), StoreError> {
-    for (key, _) in watched_rows(transaction, user, usize::MAX)? {
-        transaction.delete(key);
-    }
-    Ok(())
+/// Takes the watches of a user away who is erased, at most `rows_max` at a time. Tells whether any are left.
+pub fn erase(
+    transaction: &mut Transaction<'_>,
+    user: UserNo,
+    rows_max: usize,
+) -> Result<bool, StoreError> {
+    let (from, to) = keys::states_of(WATCHED, user);
+    Ok(transaction.delete_some(&from, &to, rows_max)? == rows_max)
 }
 
 pub fn watches_nobody(transaction: &Transaction<'_>, user: UserNo) -> Result<bool, StoreError> {

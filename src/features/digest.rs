@@ -221,13 +221,14 @@ fn actors(newest: &[Value]) -> Vec<&Value> {
     actors.take(ACTORS_MAX).collect()
 }
 
-/// Takes away what is pending for a user who is erased.
-pub fn erase(transaction: &mut Transaction<'_>, user: UserNo) -> Result<(), StoreError> {
+/// Takes away what is pending for a user who is erased, at most `rows_max` kinds at a time. Tells whether any are left.
+pub fn erase(
+    transaction: &mut Transaction<'_>,
+    user: UserNo,
+    rows_max: usize,
+) -> Result<bool, StoreError> {
     let (from, to) = range(user);
-    for (key, _) in transaction.scan(&from, &to, usize::MAX)? {
-        transaction.delete(key);
-    }
-    Ok(())
+    Ok(transaction.delete_some(&from, &to, rows_max)? == rows_max)
 }
 
 fn gathered(transaction: &Transaction<'_>, key: &[u8]) -> Result<Option<GatheredRow>, StoreError> {

@@ -3,9 +3,11 @@
 //! Promises: the first commit takes the name away and writes down what is to be done; from then on nobody finds the
 //! user, and who comes with the name again begins anew. The rest is done by one worker, step after step, each of which
 //! may be done twice; a start finishes what the last one left. An erasure is over when all of it is on stable storage.
-//! It never touches what was written after its first commit.
+//! It
+//! never touches an event that the name's next life wrote.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +16,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::event::UserId;
+use crate::event::{Event, UserId};
 use crate::features::conversation::news::News;
+use crate::features::preferences::FeedAuto;
+use crate::features::presence::Presence;
 use crate::features::redact::{self, Erased};
-use crate::features::{ack, acquaintance, conversation, message, preferences};
+use crate::features::{
+    ack, acquaintance, conversation, digest, feed, inbox, message, preferences, presence,
+};
 use crate::id::{Random, UserNo};
 use crate::store::engine::Row;
 use crate::store::shared::StoreError;
@@ -37,20 +43,8 @@ const COMMIT_CONVERSATIONS: usize = 4;
 const WALKED_ROWS: usize = 1_000;
 /// How often is looked whether upkeep has taken the user's events away.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// Kinds of rows that begin with the user's number and belong to nobody else.
-const OWN_ROWS: [u8; 9] = [
-    ack::ACKS,
-    preferences::PREFERENCES,
-    b'n',
-    b'N',
-    b'w',
-    b'h',
-    b'g',
-    b's',
-    b'S',
-];
 /// Kinds of long rows in JSON that belong to others and may name the user.
-const NAMING_ROWS: [u8; 2] = [b'n', b'f'];
+const NAMING_ROWS: [u8; 2] = [inbox::ENTRIES, feed::GATHERED];
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EraseError {
@@ -72,6 +66,13 @@ struct Inner {
     due: Notify,
     /// Something is over.
     over: Notify,
+}
+
+/// What the features of one server remember of their users beside the store.
+#[derive(Clone)]
+pub struct Memory {
+    pub feed_auto: FeedAuto,
+    pub presence: Presence,
 }
 
 /// What is to be done, as it is written down.
@@ -136,11 +137,17 @@ impl Erasures {
     }
 
     /// Finishes what the last start left, and then whatever is begun, until `stop`.
-    pub async fn work_forever(self, store: Store, random: Random, stop: CancellationToken) {
+    pub async fn work_forever(
+        self,
+        store: Store,
+        memory: Memory,
+        random: Random,
+        stop: CancellationToken,
+    ) {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            worked = self.work(&store, &random) => {
+            worked = self.work(&store, &memory, &random) => {
                 if let Err(error) = worked {
                     tracing::error!(%error, "an erasure was interrupted; the next start finishes it");
                 }
@@ -148,7 +155,12 @@ impl Erasures {
         }
     }
 
-    async fn work(&self, store: &Store, random: &Random) -> Result<(), StoreError> {
+    async fn work(
+        &self,
+        store: &Store,
+        memory: &Memory,
+        random: &Random,
+    ) -> Result<(), StoreError> {
         self.load(store).await?;
         loop {
             let next = self
@@ -162,7 +174,8 @@ impl Erasures {
                 continue;
             };
             let started = tokio::time::Instant::now();
-            Erasing::new(store, random, user, intent).run().await?;
+            let erasing = Erasing::new(store, random, user, intent);
+            erasing.run(memory).await?;
             self.0.waiting.lock().remove(&user);
             self.0.over.notify_waiters();
             let duration_ms = started.elapsed().as_millis() as u64;
@@ -213,7 +226,7 @@ impl<'a> Erasing<'a> {
         }
     }
 
-    async fn run(&self) -> Result<(), StoreError> {
+    async fn run(&self, memory: &Memory) -> Result<(), StoreError> {
         // After a restart this brings the trimming of the log to the front; otherwise it changes nothing.
         let user = self.user;
         self.change(move |transaction| {
@@ -222,16 +235,20 @@ impl<'a> Erasing<'a> {
         })
         .await?;
         self.leave_topics().await?;
-        for kind in OWN_ROWS {
-            let range = keys::states_of(kind, user);
-            self.change(move |transaction| delete_some(transaction, &range))
-                .await?;
-        }
+        self.erase_own(memory).await?;
         self.leave_conversations().await?;
         for kind in NAMING_ROWS {
             self.clean_rows(kind).await?;
         }
-        self.redact_events().await?;
+        self.redact_events(0..self.before, redact::event).await?;
+        // What stood in rows until now may have been told in digests meanwhile.
+        let end = self
+            .store
+            .commit_always(64, |transaction| {
+                Ok::<_, StoreError>(transaction.next_commit())
+            })
+            .await?;
+        self.redact_events(self.before..end, redact::digest).await?;
         while !self.store.is_trimmed(user) {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -283,13 +300,23 @@ impl<'a> Erasing<'a> {
             }
             Ok(watchers.len() > COMMIT_ROWS)
         })
-        .await?;
-        let user = self.user;
+        .await
+    }
+
+    /// Takes away what each feature keeps for the user alone.
+    async fn erase_own(&self, memory: &Memory) -> Result<(), StoreError> {
+        let (user, feed_auto) = (self.user, memory.feed_auto.clone());
         self.change(move |transaction| {
-            acquaintance::erase(transaction, user)?;
+            preferences::erase(transaction, &feed_auto, user)?;
             Ok(false)
         })
-        .await
+        .await?;
+        for erase in [ack::erase, inbox::erase, digest::erase, presence::erase] {
+            self.change(move |transaction| erase(transaction, user, COMMIT_ROWS))
+                .await?;
+        }
+        memory.presence.forget(user);
+        Ok(())
     }
 
     /// Leaves tombstones where the user wrote, takes it out of groups, and lets its 1:1s be.
@@ -335,10 +362,14 @@ impl<'a> Erasing<'a> {
     }
 
     /// Rewrites the events in the logs of others that the user wrote or that name it.
-    async fn redact_events(&self) -> Result<(), StoreError> {
-        let mut from = Some(0);
+    async fn redact_events(
+        &self,
+        commits: Range<u64>,
+        change: fn(&Event, &Erased) -> Option<Event>,
+    ) -> Result<(), StoreError> {
+        let mut from = Some(commits.start);
         while let Some(start) = from {
-            let (name, commits) = (self.erased.name.clone(), start..self.before);
+            let (name, commits) = (self.erased.name.clone(), start..commits.end);
             let step = self
                 .store
                 .aside(move |rows| sweep::naming(rows, name.as_str(), commits))
@@ -347,7 +378,7 @@ impl<'a> Erasing<'a> {
                 let (some, erased) = (some.to_vec(), self.erased.clone());
                 self.change(move |transaction| {
                     for commit in &some {
-                        transaction.redact(*commit, |event| redact::event(event, &erased))?;
+                        transaction.redact(*commit, |event| change(event, &erased))?;
                     }
                     Ok(false)
                 })
@@ -357,18 +388,6 @@ impl<'a> Erasing<'a> {
         }
         Ok(())
     }
-}
-
-/// Deletes the first rows of a range; tells whether there may be more.
-fn delete_some(
-    transaction: &mut Transaction<'_>,
-    (from, to): &(Vec<u8>, Vec<u8>),
-) -> Result<bool, StoreError> {
-    let rows = transaction.scan(from, to, COMMIT_ROWS)?;
-    let is_more = rows.len() == COMMIT_ROWS;
-    rows.into_iter()
-        .for_each(|(key, _)| transaction.delete(key));
-    Ok(is_more)
 }
 
 /// Keys of the long rows among these that may name the user: where a name stands across two chunks, or the rows end in

@@ -11,11 +11,11 @@ use bytes::BytesMut;
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
-use crate::event::{ConversationId, Topic, UserId};
+use crate::event::{ConversationId, EventId, Topic, UserId};
 use crate::features::conversation::messages;
 use crate::features::conversation::told;
 use crate::features::revoke::Revocations;
-use crate::features::{ack, badge, conversation, preferences, presence};
+use crate::features::{ack, badge, conversation, inbox, preferences, presence};
 use crate::frame::Layout;
 use crate::id::{Position, UserNo};
 use crate::store::read::{PageBounds, Read};
@@ -47,6 +47,7 @@ enum Stage {
     /// Those that are still to be told.
     Conversations(Vec<ConversationId>),
     Messages(Option<(ConversationId, u64)>),
+    Notifications(Option<EventId>),
     Events(u64),
     End,
     Over,
@@ -105,6 +106,7 @@ impl Export {
             Stage::Subscriptions(after) => self.subscriptions(&mut lines, after).await?,
             Stage::Conversations(ids) => self.conversations(&mut lines, ids).await?,
             Stage::Messages(last) => self.messages(&mut lines, last).await?,
+            Stage::Notifications(before) => self.notifications(&mut lines, before).await?,
             Stage::Events(after) => self.events(&mut lines, after).await?,
             Stage::End => {
                 let total: u64 = self.counts.values().sum();
@@ -246,8 +248,38 @@ impl Export {
             lines.text.extend_from_slice(line.as_bytes());
             *lines.counts.entry("message").or_insert(0) += 1;
         }
-        let first = self.store.view(user).floor - 1;
-        Ok(last.map_or(Stage::Events(first), |last| Stage::Messages(Some(last))))
+        Ok(last.map_or(Stage::Notifications(None), |last| {
+            Stage::Messages(Some(last))
+        }))
+    }
+
+    /// The inbox, newest first.
+    async fn notifications(
+        &self,
+        lines: &mut Lines,
+        before: Option<EventId>,
+    ) -> Result<Stage, StoreError> {
+        let user = self.user;
+        let ask = inbox::Ask {
+            is_unread_only: false,
+            before,
+            limit: PAGE_ROWS,
+        };
+        let page = self
+            .store
+            .look(move |transaction| inbox::page(transaction, user, &ask))
+            .await?;
+        let first = Stage::Events(self.store.view(user).floor - 1);
+        // Where the oldest one told is not there any more, the bound of the inbox took it and all before it.
+        let Some(page) = page else {
+            return Ok(first);
+        };
+        for notification in &page.notifications {
+            lines.put("notification", &json!({ "notification": notification }));
+        }
+        let last = page.notifications.last().filter(|_| page.is_more);
+        let last = last.and_then(|last| last["id"].as_str()?.parse().ok());
+        Ok(last.map_or(first, |last| Stage::Notifications(Some(last))))
     }
 
     async fn events(&self, lines: &mut Lines, after: u64) -> Result<Stage, StoreError> {

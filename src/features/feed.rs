@@ -27,7 +27,7 @@ use crate::store::transaction::Transaction;
 use crate::store::{Store, keys, long};
 
 const PENDING: u8 = b'F';
-const GATHERED: u8 = b'f';
+pub const GATHERED: u8 = b'f';
 const FAMILY: &str = "feed.";
 /// Events of one topic that are gathered; of more only the newest are named, and all are counted.
 const GATHERED_MAX: u64 = 500;

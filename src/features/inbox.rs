@@ -4,7 +4,7 @@
 //! there are; the newest `notifications.inbox_max` are kept. It appends no event: that is the business of
 //! `notification`.
 //!
-//! Rows: `n` user, number (newest first): the notification, long. `N` user, id: its number. `w` user, number: its kind,
+//! Rows: `n` user, number (newest first): the notification, long. `N` user, id: its number. `W` user, number: its kind,
 //! as long as it waits to be read. `h` user: the head.
 
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::store::keys;
 use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
 
-const ENTRIES: u8 = b'n';
+pub const ENTRIES: u8 = b'n';
 const NUMBERS: u8 = b'N';
 const WAITING: u8 = b'W';
 const HEADS: u8 = b'h';
@@ -307,6 +307,19 @@ pub fn is_any_unread(
     Ok(false)
 }
 
+/// Whether a notification was read; `None` when it is not in the inbox any more.
+pub fn is_read(
+    transaction: &Transaction<'_>,
+    user: UserNo,
+    id: &EventId,
+) -> Result<Option<bool>, StoreError> {
+    let Some(number) = number_of(transaction, user, id)? else {
+        return Ok(None);
+    };
+    let head = head(transaction, user)?;
+    Ok(Some(!is_waiting(transaction, user, &head, number)?))
+}
+
 /// Takes away all that is kept about the user here, at most `rows_max` rows at a time. Tells whether any are left.
 pub fn erase(
     transaction: &mut Transaction<'_>,
@@ -316,11 +329,7 @@ pub fn erase(
     let mut left = rows_max;
     for kind in [ENTRIES, NUMBERS, WAITING, HEADS] {
         let (from, to) = user_range(kind, user);
-        let rows = transaction.scan(&from, &to, left)?;
-        left -= rows.len();
-        for (key, _) in rows {
-            transaction.delete(key);
-        }
+        left -= transaction.delete_some(&from, &to, left)?;
     }
     Ok(left == 0)
 }
@@ -428,12 +437,7 @@ fn head_key(user: UserNo) -> Vec<u8> {
 
 /// First key and end of the user's rows of one kind.
 fn user_range(kind: u8, user: UserNo) -> (Vec<u8>, Vec<u8>) {
-    let from = keys::state(kind, &user.0.to_be_bytes());
-    let to = match user.0.checked_add(1) {
-        Some(next) => keys::state(kind, &next.to_be_bytes()),
-        None => keys::states(kind).1,
-    };
-    (from, to)
+    keys::states_of(kind, user)
 }
 
 #[cfg(test)]

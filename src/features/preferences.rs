@@ -20,7 +20,7 @@ use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
 use crate::store::{Store, keys, long};
 
-pub const PREFERENCES: u8 = b'p';
+const PREFERENCES: u8 = b'p';
 /// Kinds of notifications that a user may mute.
 pub const MUTED_MAX: usize = 100;
 

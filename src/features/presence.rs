@@ -60,11 +60,16 @@ struct PresenceRow {
     seen_ms: UnixMs,
 }
 
-/// Takes the rows away, for a user who is erased; its memory goes with `Presence::forget`.
-pub fn erase(transaction: &mut Transaction<'_>, user: UserNo) -> Result<(), StoreError> {
+/// Takes the rows of a user away who is erased, about `rows_max` at a time; its memory goes with `Presence::forget`.
+/// Tells whether any are left.
+pub fn erase(
+    transaction: &mut Transaction<'_>,
+    user: UserNo,
+    rows_max: usize,
+) -> Result<bool, StoreError> {
     transaction.delete(user_key(PRESENCE, user));
     transaction.delete(user_key(HERE, user));
-    acquaintance::erase(transaction, user)
+    acquaintance::erase(transaction, user, rows_max)
 }
 
 /// What is stored about the user, for an export.
@@ -139,6 +144,10 @@ impl Presence {
     ) -> Result<(), StoreError> {
         let presence = self.clone();
         let say = move |transaction: &mut Transaction<'_>| {
+            // The request may be a moment behind the erasure of its user.
+            if transaction.is_erased(user) {
+                return Ok(());
+            }
             let before = row(transaction, user)?;
             let was_offline = before
                 .as_ref()
@@ -406,12 +415,14 @@ impl Presence {
             }
             people.settle(user, now)
         });
+        // The last connections of a user end after its erasure began.
+        let is_kept = !transaction.is_erased(user);
         match tell.is_here {
-            Some(true) => transaction.put(user_key(HERE, user), Vec::new()),
-            Some(false) => transaction.delete(user_key(HERE, user)),
+            Some(true) if is_kept => transaction.put(user_key(HERE, user), Vec::new()),
+            Some(_) => transaction.delete(user_key(HERE, user)),
             None => {}
         }
-        if let Some(seen_ms) = tell.seen_ms {
+        if let Some(seen_ms) = tell.seen_ms.filter(|_| is_kept) {
             let row = row(transaction, user)?.unwrap_or(PresenceRow {
                 status: None,
                 activity: None,

@@ -13,14 +13,18 @@ use crate::event::{Actor, ConversationId, Draft, Event, Json, UserId};
 
 /// Types of the server's own making begin with these: their members mean what PROTOCOL.md says.
 const OWN_FAMILIES: [&str; 4] = ["message.", "conversation.", "notification.", "feed."];
+/// What tells of several things at once, some time after they came.
+const DIGESTS: [&str; 2] = ["notification.digest", "feed.digest"];
 /// Where a structure of ours names users; alone or in a list.
 const NAMING: [&str; 5] = ["user", "by", "creator", "members", "actors"];
 /// What stays of a structure that the person wrote or caused.
-const KEPT: [&str; 7] = [
+const KEPT: [&str; 9] = [
     "id",
     "conversation_id",
     "n",
     "kind",
+    "type",
+    "collapse_key",
     "time",
     "time_ms",
     "read",
@@ -45,15 +49,12 @@ struct Written<'a> {
 /// The event without the person; `None` when it does not name the person, or is not to be touched.
 pub fn event(event: &Event, erased: &Erased) -> Option<Event> {
     let text = [b"{".as_slice(), event.json()].concat();
-    let written: Written<'_> = serde_json::from_slice(&text).ok()?;
+    let Written { actor, data } = serde_json::from_slice(&text).ok()?;
     let is_ours = OWN_FAMILIES
         .iter()
         .any(|family| event.event_type().starts_with(family));
-    let is_by = written
-        .actor
-        .as_ref()
-        .is_some_and(|actor| actor.id == erased.name);
-    let mut data: Value = serde_json::from_str(written.data.get()).ok()?;
+    let is_by = actor.as_ref().is_some_and(|actor| actor.id == erased.name);
+    let mut data: Value = serde_json::from_str(data.get()).ok()?;
     let data = match (is_by, is_ours) {
         (true, true) => remains(&data, event),
         (true, false) => json!({ "erased": true, "id": event.id() }),
@@ -61,14 +62,33 @@ pub fn event(event: &Event, erased: &Erased) -> Option<Event> {
         (false, true) => clean(&mut data, erased).then_some(data)?,
         (false, false) => return None,
     };
+    rewritten(event, actor.filter(|_| !is_by), &data)
+}
+
+/// The same for an event that was told while the person was being erased: there only a digest may still quote it, and
+/// whoever wrote under the name by then is someone else.
+pub fn digest(event: &Event, erased: &Erased) -> Option<Event> {
+    if !DIGESTS.contains(&event.event_type()) {
+        return None;
+    }
+    let text = [b"{".as_slice(), event.json()].concat();
+    let Written { actor, data } = serde_json::from_slice(&text).ok()?;
+    let mut data: Value = serde_json::from_str(data.get()).ok()?;
+    match clean(&mut data, erased) {
+        true => rewritten(event, actor, &data),
+        false => None,
+    }
+}
+
+fn rewritten(event: &Event, actor: Option<Actor>, data: &Value) -> Option<Event> {
     let topic = event.topic();
     Some(Event::of(&Draft {
         id: event.id().parse().ok()?,
         event_type: event.event_type().parse().ok()?,
         time_ms: event.time_ms,
         topic: topic.and_then(|topic| topic.parse().ok()),
-        actor: written.actor.filter(|_| !is_by),
-        data: Json::of(&data),
+        actor,
+        data: Json::of(data),
         exclude_conn: event.exclude_conn.clone(),
     }))
 }
@@ -142,6 +162,15 @@ fn replace_name(value: &mut Value, erased: &Erased) -> bool {
     match value {
         Value::String(name) if name == erased.name.as_str() => {
             *value = json!(erased.placeholder);
+            true
+        }
+        // Digests tell who caused them as actors, with whatever else was said of them.
+        Value::Object(members)
+            if members
+                .get("id")
+                .is_some_and(|id| *id == *erased.name.as_str()) =>
+        {
+            *value = json!({ "id": erased.placeholder });
             true
         }
         Value::Array(items) => {
@@ -225,6 +254,41 @@ mod tests {
             left("app.note", Some("alice"), json!({"user": "bob"})),
             None
         );
+    }
+
+    #[test]
+    fn a_digest_names_the_others_only() {
+        let data = json!({"kind": "like", "count": 2, "ids": ["n-1", "n-2"], "unread": 2,
+            "actors": [{"id": "bob", "name": "B. Canary"}, {"id": "carol", "name": "Carol"}]});
+        let expected = json!([{"id": "erased:7"}, {"id": "carol", "name": "Carol"}]);
+        let told = left("notification.digest", None, data.clone()).unwrap();
+        assert_eq!(
+            (&told["data"]["actors"], &told["data"]["count"]),
+            (&expected, &json!(2))
+        );
+        let event = written("notification.digest", None, &data);
+        let late = digest(&event, &bob()).unwrap();
+        let late = String::from_utf8(late.json().to_vec()).unwrap();
+        assert!(
+            late.contains("erased:7") && !late.contains("Canary"),
+            "{late}"
+        );
+        let latest = json!({"id": "e", "type": "feed.post", "time": "t", "topic": "feed:x", "data": "canary",
+            "actor": {"id": "bob"}, "collapse_key": "likes:7"});
+        let told = left(
+            "feed.digest",
+            None,
+            json!({"count": 1, "ids": ["e"], "latest": [latest]}),
+        );
+        let expected = json!([{"id": "e", "type": "feed.post", "time": "t", "collapse_key": "likes:7", "erased": true}]);
+        assert_eq!(told.unwrap()["data"]["latest"], expected);
+    }
+
+    #[test]
+    fn what_the_next_one_of_the_name_writes_meanwhile_stays() {
+        let message = json!({"sender": "bob", "content": "mine"});
+        let event = written("message.new", Some("bob"), &message);
+        assert!(digest(&event, &bob()).is_none());
     }
 
     #[test]

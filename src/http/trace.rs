@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::clock::rfc3339;
 use crate::event::{ConversationId, Event, EventId};
 use crate::features::trace::TraceError;
-use crate::features::{ack, conversation};
+use crate::features::{ack, conversation, inbox};
 use crate::http::caller::Caller;
 use crate::http::connections::{Connection, Heard};
 use crate::http::error::Problem;
@@ -23,6 +23,8 @@ use crate::http::state::App;
 use crate::id::{Position, UserNo};
 use crate::store::read;
 use crate::store::record::Recipient;
+use crate::store::shared::StoreError;
+use crate::store::transaction::Transaction;
 
 /// Recipients told one by one, and devices of each.
 const RECIPIENTS_TOLD: usize = 100;
@@ -88,20 +90,14 @@ async fn of_recipient(
     Recipient { user, seq }: Recipient,
     connections: &Connections,
 ) -> Result<Value, Problem> {
-    let message = message_of(event);
-    let (devices, read_upto) = app
+    let told = Arc::clone(event);
+    let (devices, read) = app
         .store
         .look(move |transaction| {
             let devices = ack::devices(transaction, user, None, DEVICES_TOLD)?;
-            let read_upto = match &message {
-                Some((id, _)) => conversation::read_upto(transaction, id, user)?,
-                None => None,
-            };
-            Ok((devices, read_upto))
+            Ok((devices, is_read(transaction, &told, user)?))
         })
         .await?;
-    // Who has left the conversation has no read cursor any more.
-    let read = message_of(event).and_then(|(_, n)| Some(read_upto? >= n));
     let view = app.store.view(user);
     let position = Position {
         epoch: view.epoch,
@@ -120,6 +116,24 @@ async fn of_recipient(
         "connections": connections,
         "devices": devices.iter().map(|device| of_device(device, position)).collect::<Vec<_>>(),
     }))
+}
+
+/// Whether the user has read what the event brought; `None` where that is not known: it is neither a message nor a
+/// notification, the user has left the conversation, or the inbox does not keep the notification any more.
+fn is_read(
+    transaction: &Transaction<'_>,
+    event: &Event,
+    user: UserNo,
+) -> Result<Option<bool>, StoreError> {
+    if event.event_type() == "notification.new" {
+        let id = event.id().parse::<EventId>();
+        return id.map_or(Ok(None), |id| inbox::is_read(transaction, user, &id));
+    }
+    let Some((conversation, n)) = message_of(event) else {
+        return Ok(None);
+    };
+    let read_upto = conversation::read_upto(transaction, &conversation, user)?;
+    Ok(read_upto.map(|upto| upto >= n))
 }
 
 /// Conversation and number of the message that an event brought.

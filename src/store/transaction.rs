@@ -292,6 +292,19 @@ impl Transaction<'_> {
         self.staged.ops.push(Op::Delete(key));
     }
 
+    /// Deletes the first rows of a range, at most `count_max`, and gives how many there were.
+    pub fn delete_some(
+        &mut self,
+        from: &[u8],
+        to: &[u8],
+        count_max: usize,
+    ) -> Result<usize, StoreError> {
+        let rows = self.scan(from, to, count_max)?;
+        let count = rows.len();
+        rows.into_iter().for_each(|(key, _)| self.delete(key));
+        Ok(count)
+    }
+
     /// Appends the event to the log of each user of the audience who was not erased. Without an audience nothing is
     /// stored.
     pub fn append(&mut self, mut event: Event, mut audience: Vec<UserNo>) -> Appended<'_> {

@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{Options, Server, spawn};
+use crate::inbox::{patient, text};
 use crate::tokens;
 
 /// The lines of an export; the last one must count the others.
@@ -43,9 +44,10 @@ pub fn of<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
 
 #[tokio::test]
 async fn all_that_is_kept_is_told() {
-    let server = spawn(Options::new());
+    let server = spawn(patient().set("notifications.digest_every_seconds", 86_400));
     let head = server.notes("alice", 1_200).await;
     server.notes("bob", 3).await;
+    server.notify("bob", "like").await;
     for topic in ["feed:x", "feed:y"] {
         let path = format!("/v1/topics/{topic}/subscribers/alice");
         server
@@ -66,6 +68,11 @@ async fn all_that_is_kept_is_told() {
             .await
             .expect(200);
     }
+    let sent = server.notify_times("alice", "like", 410).await;
+    let read = json!({"ids": [sent[0], sent[409]]});
+    assert_eq!(server.mark_read("alice", &read).await, 408);
+    let passed = server.types_of("alice").await.len() as u64;
+    let head = server.page("alice", "cursor=now&wait=0").await["cursor"].clone();
     for token in [tokens::user("alice"), tokens::admin()] {
         let lines = lines(&server, "alice", &token).await;
         assert_eq!(
@@ -83,8 +90,17 @@ async fn all_that_is_kept_is_told() {
             .iter()
             .filter_map(|line| line["event"]["seq"].as_u64())
             .collect();
-        assert_eq!(seqs, (1..=1_200).collect::<Vec<u64>>());
+        assert_eq!(seqs, (1..=passed).collect::<Vec<u64>>());
         assert_eq!(events[7]["event"]["data"], json!({"n": 8}));
+        // Also those that came in digests only.
+        let notifications = of(&lines, "notification").into_iter();
+        let told: Vec<(String, bool)> = notifications
+            .map(|line| &line["notification"])
+            .map(|one| (text(&one["id"]), one["read"] == true))
+            .collect();
+        let expected = (0..sent.len()).rev();
+        let expected = expected.map(|n| (sent[n].clone(), n == 0 || n == 409));
+        assert_eq!(told, expected.collect::<Vec<_>>());
     }
 }
 

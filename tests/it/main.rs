@@ -28,6 +28,7 @@ mod described;
 mod draining;
 mod entities;
 mod erase;
+mod erase_rows;
 mod erase_talk;
 mod export;
 mod feeds;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::delivery::Kind;
 use crate::harness::{Options, Server, spawn};
+use crate::inbox::patient;
 use crate::reader::{Ask, Transport, open};
 use crate::tokens;
 
@@ -119,6 +120,32 @@ async fn polls_and_acks_leave_their_marks_too() {
     assert!(is_time(&phone["acked_upto_at"]), "{bob}");
     let told = trace(&server, "e-2").await;
     assert_eq!(of_user(&told, "bob")["devices"][0]["acked"], false);
+}
+
+#[tokio::test]
+async fn whether_a_notification_was_read_is_told_while_the_inbox_keeps_it() {
+    let server = spawn(patient().set("notifications.inbox_max", 3));
+    let read_of = async |id: &str| {
+        let told = trace(&server, id).await;
+        of_user(&told, "alice")["read"].clone()
+    };
+    let sent = server.notify_times("alice", "like", 3).await;
+    assert_eq!(read_of(&sent[0]).await, false);
+    server.mark_read("alice", &json!({"ids": [sent[0]]})).await;
+    assert_eq!(
+        (read_of(&sent[0]).await, read_of(&sent[2]).await),
+        (json!(true), json!(false))
+    );
+    server.mark_read("alice", &json!({"all": true})).await;
+    assert_eq!(read_of(&sent[2]).await, true);
+    server.notify_times("alice", "like", 3).await;
+    assert_eq!(
+        read_of(&sent[2]).await,
+        Value::Null,
+        "the inbox keeps three"
+    );
+    publish(&server, "e-1", &["alice"]).await;
+    assert_eq!(read_of("e-1").await, Value::Null, "nothing that is read");
 }
 
 #[tokio::test]

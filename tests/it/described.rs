@@ -15,7 +15,7 @@ use crate::tokens;
 
 /// Who may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Who {
+pub enum Who {
     Anyone,
     AnyUser,
     Publisher,
@@ -25,7 +25,7 @@ enum Who {
 use Who::{Admin, AnyUser, Anyone, Publisher};
 
 /// Every operation, who may call it, and a body that it takes.
-const ROWS: &[(&str, Who, &str)] = &[
+pub const ROWS: &[(&str, Who, &str)] = &[
     ("get_v1_events", AnyUser, ""),
     ("get_v1_state", AnyUser, ""),
     ("post_v1_ack", AnyUser, r#"{"cursor":"aaaaaa-0"}"#),
@@ -99,14 +99,14 @@ const ROWS: &[(&str, Who, &str)] = &[
     ("get_static_path", Anyone, ""),
 ];
 
-struct Operation {
-    id: String,
-    method: String,
-    path: String,
-    document: Value,
+pub struct Operation {
+    pub id: String,
+    pub method: String,
+    pub path: String,
+    pub document: Value,
 }
 
-async fn operations(server: &Server) -> Vec<Operation> {
+pub async fn operations(server: &Server) -> Vec<Operation> {
     let document = server.get("/openapi.json").send().await.expect(200);
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {

@@ -7,6 +7,7 @@
 mod client;
 mod delivery;
 mod door;
+mod fold;
 mod harness;
 mod inbox;
 mod live;
@@ -19,10 +20,12 @@ mod write;
 
 mod admin;
 mod auth;
+mod authority;
 mod bad_cursors;
 mod bad_http;
 mod badge;
 mod commands;
+mod converge;
 mod conversations;
 mod described;
 mod draining;
@@ -37,6 +40,7 @@ mod groups;
 mod history;
 mod hostile;
 mod idempotency;
+mod isolated;
 mod keys;
 mod messages;
 mod notifications;

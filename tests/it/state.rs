@@ -3,114 +3,25 @@
 //! Promises: writers run concurrently and are never paused for a look; a state is folded with the events after its
 //! cursor by the rules that a client has, and compared with the last state. A seed decides what the writers do.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fastrand::Rng;
 use serde_json::{Value, json};
 
 use crate::delivery::{Kind, seq_of};
+use crate::fold::Known;
 use crate::harness::{Server, start};
-use crate::inbox::{check_state, ids, patient, text};
+use crate::inbox::{ids, patient, text};
 use crate::reader::{Ask, Transport, open};
 use crate::tokens;
 
 const KINDS: [&str; 4] = ["like", "comment", "follow", "mention"];
 
-/// The kind that is muted now and then.
-const MUTED: &str = "like";
-
-/// What a client knows of its user, from a state and the events after it.
-#[derive(Debug, Clone)]
-struct Known {
-    cursor: String,
-    /// Whether each notification is read.
-    notifications: BTreeMap<String, bool>,
-    unread: u64,
-    preferences: Value,
-}
-
-impl Known {
-    fn of(state: &Value) -> Known {
-        check_state(state);
-        let listed = state["notifications"].as_array().unwrap();
-        let is_read = |one: &Value| (text(&one["id"]), one["read"] == true);
-        Known {
-            cursor: text(&state["cursor"]),
-            notifications: listed.iter().map(is_read).collect(),
-            unread: state["badge"]["notifications"].as_u64().unwrap(),
-            preferences: state["preferences"].clone(),
-        }
-    }
-
-    fn fold(&mut self, event: &Value) {
-        let expected = seq_of(&self.cursor) + 1;
-        assert_eq!(
-            event["seq"], expected,
-            "the events go on after the state's cursor: {event}"
-        );
-        self.cursor = text(&event["cursor"]);
-        let data = &event["data"];
-        let unread = || {
-            data["unread"]
-                .as_u64()
-                .expect("the event says how many are unread")
-        };
-        match event["type"].as_str().unwrap() {
-            "notification.new" => {
-                self.notifications.insert(text(&data["id"]), false);
-                self.unread += 1;
-            }
-            "notification.digest" => {
-                for id in data["ids"].as_array().unwrap() {
-                    self.notifications.insert(text(id), false);
-                }
-                self.unread = unread();
-            }
-            "notification.read" => {
-                match data["ids"].as_array() {
-                    Some(ids) => self
-                        .notifications
-                        .extend(ids.iter().map(|id| (text(id), true))),
-                    None => self
-                        .notifications
-                        .values_mut()
-                        .for_each(|is_read| *is_read = true),
-                }
-                self.unread = unread();
-            }
-            "preferences.updated" => self.preferences = data.clone(),
-            "note.new" => {}
-            other => panic!("no rule for {other}: {event}"),
-        }
-    }
-
-    /// The present that another state tells.
-    #[track_caller]
-    fn check(&self, present: &Value) {
-        assert_eq!(self.cursor, present["cursor"], "up to the same moment");
-        assert_eq!(
-            self.unread, present["badge"]["notifications"],
-            "unread in {present}"
-        );
-        assert_eq!(self.preferences, present["preferences"]);
-        for one in present["notifications"].as_array().unwrap() {
-            let known = self.notifications.get(one["id"].as_str().unwrap());
-            // What was muted is read from the start, and no event tells of it.
-            let may_be_muted = one["kind"] == MUTED && one["read"] == true;
-            assert!(
-                known == Some(&(one["read"] == true)) || (known.is_none() && may_be_muted),
-                "{one} is known as {known:?}"
-            );
-        }
-    }
-}
-
 /// Everything that changes alice's state, until `stop`.
 async fn write(server: &Server, seed: u64, stop: &AtomicBool) {
     let mut rng = Rng::with_seed(seed);
     while !stop.load(Ordering::Relaxed) {
-        match rng.u32(0..12) {
+        match rng.u32(0..16) {
             0..=5 => drop(server.notify("alice", rng.choice(KINDS).unwrap()).await),
             6..=7 => drop(server.note("alice", json!(rng.u32(..))).await),
             8..=9 => {
@@ -120,12 +31,31 @@ async fn write(server: &Server, seed: u64, stop: &AtomicBool) {
                 server.mark_read("alice", &json!({ "ids": some })).await;
             }
             10 => drop(server.mark_read("alice", &json!({"all": true})).await),
+            11..=14 => talk(server, &mut rng).await,
             _ => {
                 let muted = rng.choice([json!([]), json!(["notification.like"])]);
                 let change = json!({"muted": muted, "sound": rng.bool()});
                 server.choose("alice", &change).await;
             }
         }
+    }
+}
+
+/// A group comes and is talked in; alice reads some of it, and some of it is taken back.
+async fn talk(server: &Server, rng: &mut Rng) {
+    let id = server.group(&["bob", "alice", "carol"], Some("Tea")).await;
+    let first = server.say("bob", &id, "one").await;
+    server.say("alice", &id, "two").await;
+    server.say("carol", &id, "three").await;
+    let upto = json!({"upto": rng.u32(0..4)});
+    server.read("alice", &id, &upto).await.expect(200);
+    if rng.bool() {
+        let path = format!("/v1/conversations/{id}/messages/{}", text(&first["id"]));
+        server.of("bob", "DELETE", &path).send().await.expect(204);
+    }
+    if rng.u32(0..4) == 0 {
+        let path = format!("/v1/conversations/{id}/members/alice");
+        server.of("alice", "DELETE", &path).send().await.expect(204);
     }
 }
 
@@ -175,6 +105,10 @@ async fn state_and_the_events_after_it_are_the_present() {
         "notification.read",
         "preferences.updated",
         "note.new",
+        "conversation.new",
+        "conversation.read",
+        "message.new",
+        "message.deleted",
     ] {
         assert!(kinds.contains(&needed), "the writers made no {needed}");
     }

@@ -9,6 +9,7 @@ pub mod caller;
 pub mod commands;
 pub mod connections;
 pub mod conversations;
+pub mod demo;
 pub mod docs;
 pub mod error;
 pub mod events;

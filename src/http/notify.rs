@@ -60,7 +60,7 @@ pub async fn notify(
     let user: UserId = user.parse()?;
     let body = body?;
     let text = std::str::from_utf8(&body).map_err(|_| not_utf8())?;
-    let notice = match media_type(&headers).as_str() {
+    let notice: Notice<'_> = match media_type(&headers).as_str() {
         "application/json" => serde_json::from_str(text).map_err(|error| invalid_json(&error))?,
         // What `curl -d` says of a plain text.
         "text/plain" | "application/x-www-form-urlencoded" | "" => Notice::of_text(text),
@@ -71,14 +71,33 @@ pub async fn notify(
         caller: caller.user(),
         idempotency_key: idempotency_key(&headers)?,
     };
-    request.pace(1)?;
-    let notice = notice.checked(&request, user)?;
-    let receipt = app.notifications.notify(&app.store, notice).await?;
-    request.count(&receipt);
-    Ok((StatusCode::CREATED, JsonBody(told(&receipt))).into_response())
+    notice.send(&request, user).await
+}
+
+/// A notification that is JSON, for a caller that was let in already.
+pub async fn send(
+    request: &Request<'_>,
+    user: UserId,
+    text: &str,
+) -> Result<axum::response::Response, Problem> {
+    let notice: Notice<'_> = serde_json::from_str(text).map_err(|error| invalid_json(&error))?;
+    notice.send(request, user).await
 }
 
 impl<'a> Notice<'a> {
+    async fn send(
+        &self,
+        request: &Request<'_>,
+        user: UserId,
+    ) -> Result<axum::response::Response, Problem> {
+        request.pace(1)?;
+        let notice = self.checked(request, user)?;
+        let app = request.app;
+        let receipt = app.notifications.notify(&app.store, notice).await?;
+        request.count(&receipt);
+        Ok((StatusCode::CREATED, JsonBody(told(&receipt))).into_response())
+    }
+
     fn of_text(text: &'a str) -> Notice<'a> {
         let body = Cow::Borrowed(text.trim_end_matches(['\r', '\n']));
         Notice {

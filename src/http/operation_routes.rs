@@ -6,7 +6,7 @@ use utoipa::openapi::HttpMethod::{Delete, Get, Post};
 
 use crate::http::docs::Access::{Admin, Public, User};
 use crate::http::docs::{self, Route, operation, schemas};
-use crate::http::{ops, pages, session};
+use crate::http::{demo, ops, pages, session};
 
 pub fn sessions() -> Vec<Route> {
     vec![
@@ -55,6 +55,15 @@ pub fn sessions() -> Vec<Route> {
         .takes::<operation::Login>()
         .gives::<operation::LoggedIn>(200, "A token for 12 hours.")
         .refuses("not_found"),
+        Route::new("Sessions", Public, (Post, "/demo/act"), demo::act)
+            .says(
+                "Do what a backend does, for the demo",
+                "Where `demo.enabled`: a post, a like, a notification, a changed entity or any event, published without \
+                 the scope for it.",
+            )
+            .takes::<operation::Act>()
+            .gives::<schemas::Published>(201, "Kept.")
+            .refuses("not_found invalid_notification invalid_entity invalid_type"),
     ]
 }
 

@@ -161,7 +161,7 @@ pub fn invalid_json(error: &serde_json::Error) -> Problem {
 }
 
 impl Request<'_> {
-    async fn json(&self, text: &str) -> Result<axum::response::Response, Problem> {
+    pub async fn json(&self, text: &str) -> Result<axum::response::Response, Problem> {
         if is_batch(text) {
             let batch: Batch<'_> =
                 serde_json::from_str(text).map_err(|error| invalid_json(&error))?;

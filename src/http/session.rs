@@ -144,17 +144,23 @@ pub struct Login {
     user: UserId,
 }
 
-/// `POST /demo/login`: anyone is whoever they say, where the demo is on. Behind a proxy that says so the demo is off,
-/// for then "loopback" is the proxy and not the person, unless the configuration allows that.
+/// Behind a proxy that says so the demo is off, for then "loopback" is the proxy and not the person, unless the
+/// configuration allows that.
+pub fn must_be_demo(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+    let is_forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
+    match app.config.demo.enabled && (!is_forwarded || app.config.demo.allow_public) {
+        true => Ok(()),
+        false => Err(Problem::not_found()),
+    }
+}
+
+/// `POST /demo/login`: anyone is whoever they say, where the demo is on.
 pub async fn demo_login(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     StrictJson(login): StrictJson<Login>,
 ) -> Result<JsonBody<serde_json::Value>, Problem> {
-    let is_forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
-    if !app.config.demo.enabled || (is_forwarded && !app.config.demo.allow_public) {
-        return Err(Problem::not_found());
-    }
+    must_be_demo(&app, &headers)?;
     let now_s = app.clock.wall_ms() / 1_000;
     let grant = Grant {
         sub: login.user,

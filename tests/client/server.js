@@ -61,9 +61,10 @@ class Server {
     return this.stderr.split('\n').filter((line) => /panicked at|"panic"/.test(line));
   }
 
-  async start() {
+  /** A port of its own choice, or the one that open pages know from before. */
+  async start({ port = 0 } = {}) {
     const sets = Object.entries(this.settings).flatMap(([key, value]) => ['--set', `${key}=${written(value)}`]);
-    const args = ['serve', '--listen', '127.0.0.1:0', '--data', this.dataDir, ...sets];
+    const args = ['serve', '--listen', `127.0.0.1:${port}`, '--data', this.dataDir, ...sets];
     this.child = spawn(binary(), args, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, TIDINGS_AUTH__HS256_SECRET: SECRET },

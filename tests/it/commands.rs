@@ -249,6 +249,40 @@ async fn the_demo_gives_user_tokens_where_it_is_on() {
     reply.refused(&[404]);
 }
 
+#[tokio::test]
+async fn the_demo_acts_as_a_backend_where_it_is_on_and_nowhere_else() {
+    let server = spawn(Options::new().set("demo.enabled", true));
+    let act = |server: &Server, body: Value| server.post("/demo/act").json(&body).send();
+    let notification = json!({"kind": "like", "body": "tea"});
+    let good = [
+        json!({"kind": "notify", "user": "bob", "to": "alice", "notification": notification}),
+        json!({"kind": "event", "user": "bob", "to": "alice", "type": "note.new", "data": 1}),
+        json!({"kind": "post", "user": "bob", "text": "tea"}),
+        json!({"kind": "like", "user": "bob", "post": "p1", "likes": 1}),
+        json!({"kind": "entity", "user": "bob", "action": "updated", "entity": "order", "id": "7", "version": 1}),
+    ];
+    for body in &good {
+        act(&server, body.clone()).await.expect(201);
+    }
+    let page = server.page("alice", "cursor=start&wait=0").await;
+    assert_eq!(page["events"][0]["data"]["actor"]["id"], "bob", "{page}");
+    assert_eq!(page["events"][1]["actor"]["id"], "bob", "{page}");
+    for bad in [
+        json!({"kind": "notify", "user": "bob", "to": "alice", "notification": 7}),
+        json!({"kind": "event", "user": "bob", "to": "alice", "type": "sys.ready", "data": 1}),
+        json!({"kind": "entity", "user": "bob", "action": "eaten up", "entity": "order", "id": "7", "version": 1}),
+        json!({"kind": "post", "user": "a b", "text": "tea"}),
+        json!({"kind": "dance", "user": "bob"}),
+    ] {
+        act(&server, bad).await.refused(&[400, 422]);
+    }
+    let behind = server.post("/demo/act").json(&good[0]);
+    let behind = behind.header("x-forwarded-for", "192.0.2.1").send().await;
+    behind.refused(&[404]);
+    let server = spawn(Options::new());
+    act(&server, good[0].clone()).await.refused(&[404]);
+}
+
 #[test]
 fn the_demo_does_not_go_public_by_accident() {
     let public = [

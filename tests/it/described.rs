@@ -82,6 +82,11 @@ pub const ROWS: &[(&str, Who, &str)] = &[
     ("post_v1_session_refresh", AnyUser, r#"{"conn":"none"}"#),
     ("post_v1_tickets", AnyUser, ""),
     ("post_demo_login", Anyone, r#"{"user":"zoe"}"#),
+    (
+        "post_demo_act",
+        Anyone,
+        r#"{"kind":"post","user":"zoe","text":"hi"}"#,
+    ),
     ("post_v1_admin_revoke", Admin, r#"{"jti":"none"}"#),
     ("delete_v1_admin_connections_conn", Admin, ""),
     ("get_v1_admin_stats", Admin, ""),

@@ -40,6 +40,36 @@ pub struct Login {
     user: String,
 }
 
+/// `post` takes text; `like` post and likes; `notify` to and notification; `entity` action, entity, id and version;
+/// `event` to, type and data.
+#[derive(ToSchema)]
+pub struct Act {
+    kind: String,
+    user: String,
+    #[schema(required = false)]
+    text: String,
+    #[schema(required = false)]
+    post: String,
+    #[schema(required = false)]
+    likes: u32,
+    #[schema(required = false)]
+    to: String,
+    #[schema(required = false)]
+    notification: Value,
+    #[schema(required = false)]
+    action: String,
+    #[schema(required = false)]
+    entity: String,
+    #[schema(required = false)]
+    id: String,
+    #[schema(required = false)]
+    version: u64,
+    #[schema(required = false)]
+    r#type: String,
+    #[schema(required = false)]
+    data: Value,
+}
+
 #[derive(ToSchema)]
 pub struct LoggedIn {
     token: String,

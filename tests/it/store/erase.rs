@@ -4,7 +4,14 @@
 //! Promises: what was answered holds after the cut, whatever of the rest survives; other logs keep every id and seq.
 
 use fastrand::Rng;
+use tidings::features::ack::Acks;
+use tidings::features::people::Departure;
+use tidings::features::person::{Said, Status};
+use tidings::features::presence::{self, Presence};
+use tidings::features::receipts::Receipts;
 use tidings::store::shared::StoreError;
+use tidings::store::transaction::Transaction;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 
@@ -221,4 +228,55 @@ async fn a_shorter_body_counts_less_against_the_retention() {
         bytes,
         "there is no such event"
     );
+}
+
+/// Requests, acks and connections that end may be a moment behind the erasure of their user.
+#[tokio::test(start_paused = true)]
+async fn what_comes_late_writes_nothing_of_an_erased_user() {
+    let bench = Bench::new(KEEP_ALL);
+    bench.publish(to("bob"), "a", 10).await;
+    let (store, wakes, random) = (&bench.store, Wakes::default(), Random::seeded(1));
+    let presence = Presence::load(store, &bench.clock, Duration::ZERO).await;
+    let presence = presence.unwrap();
+    let user = bench.user("bob");
+    let busy = Said {
+        status: Some(Status::Busy),
+        activity: None,
+    };
+    presence
+        .say_by_hand(store, user, busy.clone())
+        .await
+        .unwrap();
+    assert_eq!(bench.rows(b's'), 1, "the test can see");
+    bench.forget("bob").await;
+    let erase = move |transaction: &mut Transaction<'_>| presence::erase(transaction, user, 10);
+    assert!(!store.commit_always(64, erase).await.unwrap());
+    assert_eq!(bench.rows(b's'), 0);
+
+    presence.say_by_hand(store, user, busy).await.unwrap();
+    presence.opened(user);
+    let telling = presence.clone().tell_forever(
+        store.clone(),
+        wakes,
+        random.clone(),
+        CancellationToken::new(),
+    );
+    drop(tokio::time::timeout(Duration::from_secs(5), telling).await);
+    assert_eq!(bench.rows(b's'), 0, "neither by hand nor by being here");
+    let conn = "c-1".parse().unwrap();
+    assert_eq!(presence.ended(user, &conn, Departure::Closed), 0);
+    let telling = presence.tell_forever(
+        store.clone(),
+        Wakes::default(),
+        random.clone(),
+        CancellationToken::new(),
+    );
+    drop(tokio::time::timeout(Duration::from_secs(5), telling).await);
+    let acks = Acks::default();
+    acks.note(user, 1);
+    let stop = CancellationToken::new();
+    stop.cancel();
+    acks.write_forever(store.clone(), Receipts::default(), random, stop)
+        .await;
+    assert_eq!(bench.rows(b's'), 0, "neither when it was seen nor an ack");
 }

@@ -194,6 +194,66 @@ fn every_kind_of_row_is_accounted_for() {
     }
 }
 
+/// Rows of every kind stand under the person's number, and rows of others name it. Gives the number.
+fn assert_used(before: &[Row]) -> [u8; 4] {
+    let named = before
+        .iter()
+        .find(|row| keys::parse_user(&row.key).is_some() && row.holds(PERSON));
+    let number = keys::parse_user(&named.expect("there is such a user").key).unwrap();
+    let number = number.0.to_be_bytes();
+    let kinds: String = under(before, number).into_keys().collect();
+    let mut expected: Vec<char> = UNDER_THE_NUMBER
+        .chars()
+        .filter(|kind| *kind != 'e')
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(kinds, expected.into_iter().collect::<String>());
+    for kind in ['f', 'q', 'n'] {
+        let of_kind = |row: &&Row| row.of_feature().is_some_and(|(of, _)| of == kind);
+        assert!(
+            before.iter().filter(of_kind).any(|row| row.holds(PERSON)),
+            "{kind}"
+        );
+    }
+    number
+}
+
+/// Others have their notifications and events, and nothing in them is the person's.
+async fn assert_others_keep_what_is_theirs(server: &Server) {
+    let inbox = server.inbox("alice", "limit=200").await;
+    let notifications = inbox["notifications"].as_array().unwrap();
+    assert_eq!((notifications.len(), &inbox["unread"]), (50, &json!(50)));
+    assert!(
+        notifications.iter().all(|one| one["erased"] == true),
+        "{inbox}"
+    );
+    let log = server.events_after("alice", "start").await;
+    let log = Value::from(log).to_string();
+    assert!(
+        log.contains("notification.digest") && log.contains("feed.digest"),
+        "{log}"
+    );
+    for word in WORDS {
+        assert!(
+            !inbox.to_string().contains(word) && !log.contains(word),
+            "{word}"
+        );
+    }
+}
+
+fn assert_gone(after: &[Row], number: [u8; 4], killed_after_ms: Option<u64>) {
+    assert_eq!(under(after, number), BTreeMap::new(), "{killed_after_ms:?}");
+    assert_eq!(
+        ending_with(after, number),
+        ['m'],
+        "its place in the 1:1 alone"
+    );
+    for word in WORDS {
+        let named: Vec<&Row> = after.iter().filter(|row| row.holds(word)).collect();
+        assert!(named.is_empty(), "{killed_after_ms:?}, {word}: {named:?}");
+    }
+}
+
 #[tokio::test]
 async fn no_row_is_left_of_someone_who_used_everything() {
     for killed_after_ms in [None, Some(5), Some(40)] {
@@ -203,25 +263,7 @@ async fn no_row_is_left_of_someone_who_used_everything() {
         let readers = appear(&server, "busy").await;
         let before = server.stopped().await;
         drop(readers);
-        let named = before
-            .iter()
-            .find(|row| keys::parse_user(&row.key).is_some() && row.holds(PERSON));
-        let number = keys::parse_user(&named.expect("there is such a user").key).unwrap();
-        let number = number.0.to_be_bytes();
-        let kinds: String = under(&before, number).into_keys().collect();
-        let mut expected: Vec<char> = UNDER_THE_NUMBER
-            .chars()
-            .filter(|kind| *kind != 'e')
-            .collect();
-        expected.sort_unstable();
-        assert_eq!(kinds, expected.into_iter().collect::<String>());
-        for kind in ['f', 'q', 'n'] {
-            let of_kind = |row: &&Row| row.of_feature().is_some_and(|(of, _)| of == kind);
-            assert!(
-                before.iter().filter(of_kind).any(|row| row.holds(PERSON)),
-                "{kind}"
-            );
-        }
+        let number = assert_used(&before);
 
         server.restart();
         // What was pending is told by the start; this is pending when the erasure comes.
@@ -238,43 +280,12 @@ async fn no_row_is_left_of_someone_who_used_everything() {
             server.restart();
         }
         assert_eq!(server.erase(PERSON, &tokens::admin()).await, 204);
-        let inbox = server.inbox("alice", "limit=200").await;
-        let notifications = inbox["notifications"].as_array().unwrap();
-        assert_eq!((notifications.len(), &inbox["unread"]), (50, &json!(50)));
-        assert!(
-            notifications.iter().all(|one| one["erased"] == true),
-            "{inbox}"
-        );
-        let log = server.events_after("alice", "start").await;
-        let log = Value::from(log).to_string();
-        assert!(
-            log.contains("notification.digest") && log.contains("feed.digest"),
-            "{log}"
-        );
-        for word in WORDS {
-            assert!(
-                !inbox.to_string().contains(word) && !log.contains(word),
-                "{word}"
-            );
-        }
+        assert_others_keep_what_is_theirs(&server).await;
         drop(readers);
         server.assert_healthy().await;
 
         let after = server.stopped().await;
-        assert_eq!(
-            under(&after, number),
-            BTreeMap::new(),
-            "{killed_after_ms:?}"
-        );
-        assert_eq!(
-            ending_with(&after, number),
-            ['m'],
-            "its place in the 1:1 alone"
-        );
-        for word in WORDS {
-            let named: Vec<&Row> = after.iter().filter(|row| row.holds(word)).collect();
-            assert!(named.is_empty(), "{killed_after_ms:?}, {word}: {named:?}");
-        }
+        assert_gone(&after, number, killed_after_ms);
 
         server.restart();
         let anew = server.state(PERSON).await;

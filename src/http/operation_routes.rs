@@ -97,7 +97,7 @@ pub fn operation() -> Vec<Route> {
         Route::new("Operation", Public, (Get, "/readyz"), ops::ready)
             .says("Whether publishes are taken", "")
             .gives::<operation::Ready>(200, "They are.")
-            .refuses("draining store_failed disk_full"),
+            .refuses("draining store_failed not_ready"),
         Route::new("Operation", Public, (Get, "/metrics"), ops::metrics)
             .says("Metrics", "For Prometheus.")
             .gives_as::<schemas::Text>(200, "OpenMetrics 1.0.", "application/openmetrics-text"),

@@ -43,7 +43,7 @@ pub async fn ready(State(app): State<Arc<App>>) -> Result<JsonBody<Value>, Probl
     }
     if app.store.is_full() {
         return refused(
-            "disk_full",
+            "not_ready",
             "the disk is nearly full: publishes are refused",
         );
     }

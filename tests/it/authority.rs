@@ -70,6 +70,7 @@ const OBJECTS: &[(&str, Names)] = &[
     ("post_v1_session_refresh", InBody),
     ("post_v1_tickets", Own),
     ("post_demo_login", Own),
+    ("post_demo_act", Own),
     ("post_v1_admin_revoke", Scoped),
     ("delete_v1_admin_connections_conn", Scoped),
     ("get_v1_admin_stats", Scoped),

@@ -247,6 +247,11 @@ pub const CODES: &[Code] = &[
     ),
     code(
         503,
+        "not_ready",
+        "the disk is nearly full: publishes are refused, reading goes on",
+    ),
+    code(
+        503,
         "server_full",
         "the server has as many open connections as it may",
     ),

@@ -242,13 +242,13 @@ pub const CODES: &[Code] = &[
     ),
     code(
         503,
-        "search_given_up",
-        "the search through the stored events took too long",
+        "not_ready",
+        "the disk is nearly full: publishes are refused, reading goes on",
     ),
     code(
         503,
-        "not_ready",
-        "the disk is nearly full: publishes are refused, reading goes on",
+        "search_given_up",
+        "the search through the stored events took too long",
     ),
     code(
         503,

@@ -8,6 +8,7 @@ import { Injector, NgZone, createEnvironmentInjector, ɵChangeDetectionScheduler
 import { firstValueFrom, of, throwError } from 'rxjs';
 import { TIDINGS, provideTidings, tidingsInterceptor } from 'tidings-client/angular';
 import { createWorld } from './world.js';
+import { TEXTS } from '../browser/payloads.js';
 
 const HOSTILE = '<img src=x onerror="window.__pwned=1">';
 
@@ -46,10 +47,14 @@ test('angular: streams of events, status, conversations; the end of the injector
   assert.deepEqual(events, ['note.new true'], 'what is emitted is emitted in the zone');
   assert.deepEqual([statuses[0], statuses.at(-1)], ['stopped', 'connected']);
   assert.deepEqual(messages.map(({ content }) => content), [HOSTILE]);
-  watching.unsubscribe();
-  server.publish('message.new', { id: 'm2', conversation_id: 'c1', n: 2, sender: 'bob', content: 'late' });
+  // More than a hundred of them come out as the text that they are.
+  TEXTS.forEach((content, at) => server.publish('message.new', { id: `h${at}`, conversation_id: 'c1', n: at + 2, sender: 'bob', content }));
   await clock.settle();
-  assert.equal(messages.length, 1);
+  assert.deepEqual(messages.map(({ content }) => content), [HOSTILE, ...TEXTS]);
+  watching.unsubscribe();
+  server.publish('message.new', { id: 'm2', conversation_id: 'c1', n: TEXTS.length + 2, sender: 'bob', content: 'late' });
+  await clock.settle();
+  assert.equal(messages.length, 1 + TEXTS.length);
   injector.destroy();
   assert.equal(server.readers.size, 0);
 });

@@ -46,6 +46,15 @@ impl<K: Ord + Clone> Deadlines<K> {
         }
     }
 
+    /// Gives the key this moment unless it has an earlier one. Tells whether it is the earliest of all now.
+    pub fn hasten(&mut self, key: K, at: Ms) -> bool {
+        if self.by_key.get(&key).is_some_and(|known| *known <= at) {
+            return false;
+        }
+        self.set(key, Some(at));
+        self.next() == Some(at)
+    }
+
     /// The earliest moment.
     pub fn next(&self) -> Option<Ms> {
         self.by_time.first().map(|(at, _)| *at)
@@ -81,6 +90,12 @@ impl Default for Alarm {
 impl Alarm {
     pub fn now(&self) -> Ms {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The first moment that is not before `instant`.
+    pub fn at(&self, instant: Instant) -> Ms {
+        let nanos = instant.saturating_duration_since(self.start).as_nanos();
+        u64::try_from(nanos.div_ceil(1_000_000)).unwrap_or(u64::MAX)
     }
 
     /// There may be an earlier moment than the one that is waited for.
@@ -128,6 +143,35 @@ mod tests {
                     model.remove(&key);
                 }
                 prop_assert_eq!(deadlines.by_key.len(), deadlines.by_time.len());
+            }
+        }
+    }
+
+    proptest! {
+        /// Against the plain list of what was asked for.
+        #[test]
+        fn each_key_falls_due_once_at_its_earliest_moment(
+            steps in prop::collection::vec((0u8..5, 0u64..50, any::<bool>()), 1..80),
+        ) {
+            let mut due = Deadlines::default();
+            let mut model: BTreeMap<u8, Ms> = BTreeMap::new();
+            let mut now = 0;
+            for (key, ms, is_take) in steps {
+                if is_take {
+                    now += ms;
+                    let mut expected: Vec<(Ms, u8)> =
+                        model.iter().filter(|(_, at)| **at <= now).map(|(key, at)| (*at, *key)).collect();
+                    expected.sort_unstable();
+                    let keys: Vec<u8> = expected.into_iter().map(|(_, key)| key).collect();
+                    let taken: Vec<u8> = std::iter::from_fn(|| due.take(now)).collect();
+                    prop_assert_eq!(taken, keys.clone());
+                    model.retain(|key, _| !keys.contains(key));
+                } else {
+                    let at = now + ms;
+                    due.hasten(key, at);
+                    model.entry(key).and_modify(|known| *known = at.min(*known)).or_insert(at);
+                }
+                prop_assert_eq!(due.by_key.len(), due.by_time.len());
             }
         }
     }

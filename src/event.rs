@@ -19,8 +19,6 @@ use crate::clock::{UnixMs, rfc3339};
 pub use crate::event::invalid::Invalid;
 pub use crate::event::json::Json;
 
-/// The greatest seq that a JavaScript number can hold: 2^53 − 1.
-pub const SEQ_MAX: u64 = (1 << 53) - 1;
 /// Length of an actor's display name, in characters.
 pub const ACTOR_NAME_CHARS_MAX: usize = 128;
 /// Prefixes of event types that only the server itself may use.

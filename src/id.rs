@@ -99,6 +99,9 @@ impl FromStr for Position {
     }
 }
 
+/// The greatest seq that a JavaScript number can hold: 2^53 − 1.
+const SEQ_MAX: u64 = (1 << 53) - 1;
+
 /// Reads a seq: decimal digits without sign or leading zero, at most 2^53 − 1.
 pub fn parse_seq(text: &str) -> Result<u64, Malformed> {
     let is_plain = (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -106,7 +109,7 @@ pub fn parse_seq(text: &str) -> Result<u64, Malformed> {
         return Err(Malformed);
     }
     let seq = text.parse().map_err(|_| Malformed)?;
-    if seq > (1 << 53) - 1 {
+    if seq > SEQ_MAX {
         return Err(Malformed);
     }
     Ok(seq)

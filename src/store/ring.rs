@@ -117,8 +117,12 @@ mod tests {
     use crate::event::{Draft, Json};
 
     fn event(commit: u64) -> Arc<Event> {
+        named(commit, "e")
+    }
+
+    fn named(commit: u64, id: &str) -> Arc<Event> {
         let draft = Draft {
-            id: "e".parse().unwrap(),
+            id: id.parse().unwrap(),
             event_type: "a".parse().unwrap(),
             time_ms: 1,
             topic: None,
@@ -151,20 +155,6 @@ mod tests {
     fn a_body_is_replaced_where_it_is_and_found_by_its_id() {
         let ring = Ring::new(u64::MAX);
         ring.push((1..=5_000).map(event));
-        let named = |commit: u64, id: &str| {
-            let draft = Draft {
-                id: id.parse().unwrap(),
-                event_type: "a".parse().unwrap(),
-                time_ms: 1,
-                topic: None,
-                actor: None,
-                data: Json::null(),
-                exclude_conn: None,
-            };
-            let mut event = Event::of(&draft);
-            event.commit = commit;
-            Arc::new(event)
-        };
         for commit in [0, 3, 4_000, 5_001] {
             ring.replace(named(commit, "other"));
         }

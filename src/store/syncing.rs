@@ -45,10 +45,6 @@ impl Syncing {
         }
     }
 
-    pub fn is_under_way(&self) -> bool {
-        self.current.is_some()
-    }
-
     /// Begins to sync what is applied.
     pub fn begin(&mut self) -> Outcome {
         assert!(self.current.is_none(), "one sync at a time");

@@ -70,6 +70,7 @@ enum Membership {
 
 pub struct Transaction<'a> {
     writer: &'a mut Writer,
+    now_ms: UnixMs,
     staged: Staged,
 }
 
@@ -79,9 +80,9 @@ pub struct Appended<'a> {
 }
 
 impl Transaction<'_> {
-    /// The time of this commit.
+    /// The time of this command: the same whenever it is asked, so that its rows and its events agree.
     pub fn now_ms(&self) -> UnixMs {
-        self.writer.shared.clock.now_ms()
+        self.now_ms
     }
 
     /// The number of a user, who gets an empty log now if there was none.
@@ -348,6 +349,7 @@ impl Writer {
 
     pub fn begin(&mut self) -> Transaction<'_> {
         Transaction {
+            now_ms: self.shared.clock.now_ms(),
             writer: self,
             staged: Staged::default(),
         }
@@ -421,7 +423,7 @@ impl Writer {
 impl Transaction<'_> {
     /// The command succeeded: its events and rows join the group. Gives the bytes that they take.
     pub fn keep(self) -> Result<u64, EngineError> {
-        let Transaction { writer, staged } = self;
+        let Transaction { writer, staged, .. } = self;
         // The rows of new users go first, a batch at a time: a log must be known before anything names its number.
         let user_rows = writer.user_rows();
         for rows in user_rows.chunks(BATCH_OPS_MAX) {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::device::catch_up;
@@ -37,20 +38,20 @@ pub async fn settle(server: &Server) {
             .expect(200);
     }
     let mut last = String::new();
-    eventually("all that is due is told", async || {
+    let settled = eventually("all that is due is told", async || {
         for user in USERS {
-            match open_question(server, user).await {
-                Some(question) => {
-                    last = question;
-                    return false;
-                }
-                None => continue,
+            if let Some(question) = open_question(server, user).await {
+                last = question;
+                return false;
             }
         }
         true
-    })
-    .await;
-    println!("settled, at last after: {last}");
+    });
+    let settled = std::panic::AssertUnwindSafe(settled).catch_unwind().await;
+    println!("what was open last: {last}");
+    if let Err(panicked) = settled {
+        std::panic::resume_unwind(panicked);
+    }
 }
 
 async fn whole(server: &Server, user: &str) -> Known {

@@ -150,3 +150,17 @@ impl From<StoreError> for Refused {
         panic!("the disk is healthy: {error}")
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_command_has_one_time_from_its_first_word_to_its_last() {
+    let bench = Bench::new(KEEP_ALL);
+    let clock = bench.clock.clone();
+    let look = bench.store.look(move |transaction| {
+        let first = transaction.now_ms();
+        clock.advance_ms(1);
+        Ok((first, transaction.now_ms()))
+    });
+    assert_eq!(look.await.unwrap(), (NOON_MS, NOON_MS));
+    let next = bench.store.look(|transaction| Ok(transaction.now_ms()));
+    assert_eq!(next.await.unwrap(), NOON_MS + 1);
+}

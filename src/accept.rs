@@ -30,7 +30,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,8 @@ const HEAD_BYTES_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 100;
 /// Streams of one HTTP/2 connection; a browser has one connection for all its tabs.
 const STREAMS_MAX: u32 = 256;
+/// Connections that the kernel keeps until we accept them; it takes less where `net.core.somaxconn` is lower.
+const BACKLOG: u32 = 65_535;
 /// What a peer may send on one HTTP/2 stream, and on all of a connection, before we have read it.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
@@ -91,6 +93,18 @@ impl Default for Settings {
             drain: Duration::from_secs(10),
         }
     }
+}
+
+/// Listens on an address, with room for all clients of a server that was away for a moment to return at once: whom the
+/// kernel's queue has no room for waits a second, then three, then seven.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves `router` on `listener` until `stop`, then until the last connection has ended. Returns how many of them had

@@ -6,11 +6,12 @@
 pub mod filter;
 pub mod start;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::cursor::filter::Filter;
 use crate::cursor::start::Start;
@@ -112,7 +113,8 @@ pub struct Cursor {
     /// Everything up to this seq was yielded or hidden.
     after: u64,
     on_gap: OnGap,
-    filter: Box<Filter>,
+    /// `None` where nothing is hidden, as for nearly every reader.
+    filter: Option<Box<Filter>>,
     conn: Option<ConnId>,
     reset: Option<Box<Reset>>,
     is_live_told: bool,
@@ -125,6 +127,8 @@ pub struct Cursor {
     wakes_seen: u64,
     hidden: u32,
     hidden_since: Option<Instant>,
+    /// Kept from wait to wait: to put one off costs less than to make one. There once a wait had an end.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Cursor {
@@ -147,7 +151,7 @@ impl Cursor {
             epoch: view.epoch,
             after,
             on_gap: wish.on_gap,
-            filter: Box::new(wish.filter),
+            filter: (wish.filter != Filter::default()).then(|| Box::new(wish.filter)),
             conn: wish.conn,
             reset: reset.map(Box::new),
             is_live_told: false,
@@ -157,6 +161,7 @@ impl Cursor {
             wakes_seen: 0,
             hidden: 0,
             hidden_since: None,
+            timer: None,
         })
     }
 
@@ -191,15 +196,16 @@ impl Cursor {
         self.after = self.after.max(seq);
     }
 
-    /// The next thing for the reader, at the latest at `deadline`. Events come as many as `bounds` allow.
+    /// The next thing for the reader, at the latest at `deadline`; without one, somebody else must wake who waits too
+    /// long. Events come as many as `bounds` allow.
     pub async fn next(
         &mut self,
         bounds: PageBounds,
-        deadline: Instant,
+        deadline: Option<Instant>,
     ) -> Result<Delivery, StoreError> {
         // The hidden positions that are due to be told shorten the wait.
         let told = self.hidden_since.map(|since| since + HIDDEN_TOLD_EVERY);
-        let until = told.map_or(deadline, |told| told.min(deadline));
+        let until = told.into_iter().chain(deadline).min();
         if let Some(delivery) = self.look(bounds).await? {
             return Ok(delivery);
         }
@@ -213,10 +219,11 @@ impl Cursor {
     }
 
     /// Waits for a wake that was not seen yet. Tells whether there was one before `until`.
-    async fn wait(&mut self, until: Instant) -> bool {
+    async fn wait(&mut self, until: Option<Instant>) -> bool {
         #[cfg(feature = "faults")]
         if crate::store::committer::is_mutant("mutant_subscribe_after_read") {
             tokio::time::sleep(Duration::from_millis(2)).await;
+            let until = until.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
             let listening = self.subscriber.listen();
             return tokio::time::timeout_at(until, listening).await.is_ok();
         }
@@ -229,7 +236,21 @@ impl Cursor {
             self.wakes_seen = wakes;
             return true;
         }
-        tokio::time::timeout_at(until, listening).await.is_ok()
+        let Some(until) = until else {
+            listening.await;
+            return true;
+        };
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
+        tokio::select! {
+            biased;
+            () = listening => true,
+            () = timer => false,
+        }
     }
 
     /// What there is for the reader now.
@@ -314,10 +335,13 @@ impl Cursor {
 
     fn is_shown(&self, event: &Event) -> bool {
         let is_own = self.conn.is_some() && event.exclude_conn == self.conn;
-        !is_own && self.filter.shows(event.event_type(), event.topic())
+        !is_own && self.shows(|filter| filter.shows(event.event_type(), event.topic()))
     }
 
     fn signals(&mut self) -> Option<SmallVec<[Arc<Signal>; 2]>> {
+        if self.subscriber.newest_signal() == self.signals_seen {
+            return None;
+        }
         let now_ms = self.store.now_ms();
         let mut signals = self
             .subscriber
@@ -330,7 +354,11 @@ impl Cursor {
     pub fn hears(&self, signal: &Signal) -> bool {
         let is_own = self.conn.is_some() && signal.exclude_conn == self.conn;
         let topic = signal.topic.as_ref().map(|topic| topic.as_str());
-        !is_own && self.filter.shows(signal.event_type.as_str(), topic)
+        !is_own && self.shows(|filter| filter.shows(signal.event_type.as_str(), topic))
+    }
+
+    fn shows(&self, ask: impl FnOnce(&Filter) -> bool) -> bool {
+        self.filter.as_deref().is_none_or(ask)
     }
 
     /// Retention overtook the reader.

@@ -11,6 +11,9 @@ use bytes::BytesMut;
 use crate::event::{Event, Signal};
 use crate::id::Position;
 
+/// About what a frame holds beside the event's own JSON: position, id, type, ends of lines and of a chunk.
+const AROUND_EVENT_BYTES: usize = 160;
+
 /// How frames are laid out on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -162,6 +165,7 @@ fn quoted(text: &str) -> String {
 impl Layout {
     /// One durable event as `position` of its reader's log has it.
     pub fn event(self, out: &mut BytesMut, position: Position, event: &Event) {
+        out.reserve(AROUND_EVENT_BYTES + event.json().len());
         match self {
             Layout::Sse { is_named } => {
                 if is_named {
@@ -169,7 +173,9 @@ impl Layout {
                 }
                 put(out, &["data: "]);
                 write_event(out, position, event);
-                write!(out, "\nid: {position}\n\n").expect("writing to memory does not fail");
+                let mut digits = itoa::Buffer::new();
+                let (epoch, seq) = (position.epoch.as_str(), digits.format(position.seq));
+                put(out, &["\nid: ", epoch, "-", seq, "\n\n"]);
             }
             Layout::Lines { .. } => {
                 write_event(out, position, event);
@@ -226,11 +232,14 @@ impl Layout {
 /// The event's JSON: what differs between logs stands between two parts that all share.
 fn write_event(out: &mut BytesMut, position: Position, event: &Event) {
     let (id, rest) = event.json_around_position();
-    out.reserve(64 + id.len() + rest.len());
     put(out, &[r#"{"v":1,"#]);
     out.extend_from_slice(id);
-    let seq = position.seq;
-    write!(out, r#","seq":{seq},"cursor":"{position}""#).expect("writing to memory does not fail");
+    let mut digits = itoa::Buffer::new();
+    let (epoch, seq) = (position.epoch.as_str(), digits.format(position.seq));
+    put(
+        out,
+        &[",\"seq\":", seq, ",\"cursor\":\"", epoch, "-", seq, "\""],
+    );
     out.extend_from_slice(rest);
 }
 

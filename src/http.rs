@@ -13,6 +13,7 @@ pub mod demo;
 pub mod docs;
 pub mod error;
 pub mod events;
+pub mod frames;
 pub mod handshake;
 pub mod inbox_routes;
 pub mod link;
@@ -41,24 +42,29 @@ pub mod trace;
 pub mod typing;
 pub mod watching_routes;
 
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, Method, Version, header};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use futures_util::FutureExt;
+use tower::{Layer, Service};
+use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
 use crate::http::error::{Problem, REQUEST_ID};
 use crate::http::state::App;
 use crate::metrics::Refusal;
 
+/// What the answer to a request depends on, as `CorsLayer` tells it.
+const VARY: &str = "origin, access-control-request-method, access-control-request-headers";
 /// A refused body is read to its end up to this many times the limit.
 const READ_AWAY_FACTOR: u64 = 4;
 const READ_ALIASES: [(&str, &str); 3] = [
@@ -95,52 +101,111 @@ fn aliases(app: &Arc<App>) -> Router<Arc<App>> {
     READ_ALIASES.into_iter().fold(Router::new(), add)
 }
 
-/// The router: the outermost layer stands last.
+/// The whole of HTTP: every request goes through the guard.
 pub fn router(app: Arc<App>) -> Router {
-    routes::router()
+    let routes = routes::router()
         .merge(aliases(&app))
-        .layer(DefaultBodyLimit::max(app.config.limits.body_bytes))
-        .layer(CatchPanicLayer::custom(PanicCounter(Arc::clone(&app))))
-        .layer(cors(&app))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
-        .with_state(app)
+        .with_state(Arc::clone(&app));
+    let plain = DefaultBodyLimit::max(app.config.limits.body_bytes).layer(routes);
+    let routes = Arc::new(Routes {
+        cors: cors(&app).layer(plain.clone()),
+        plain,
+    });
+    Router::new().fallback_service(Guard { app, routes })
+}
+
+type Limited = <DefaultBodyLimit as Layer<Router>>::Service;
+
+/// All routes. Layers around each route would be copied for each request; these stand around all of them.
+struct Routes {
+    /// For requests that tell no `Origin`: no page of another origin sent them.
+    plain: Limited,
+    cors: Cors<Limited>,
 }
 
 /// Gives the request its id, refuses what is malformed beyond doubt, and writes the log line.
-async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let id = app.random.hex(8);
-    let value = HeaderValue::from_str(&id).expect("hexadecimal digits are a header value");
-    request.headers_mut().insert(REQUEST_ID, value.clone());
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let started = tokio::time::Instant::now();
-    let response = match malformed(&request, app.config.limits.body_bytes) {
-        None => next.run(request).await,
-        Some(problem) => {
-            read_away(request, app.config.limits.body_bytes).await;
-            problem.into_response()
-        }
-    };
-    let mut response = error::rendered(response, &id);
-    let status = response.status().as_u16();
-    let duration_ms = started.elapsed().as_millis() as u64;
-    if let Some(problem) = response.extensions().get::<Problem>() {
-        app.metrics
-            .refusals
-            .get_or_create(&Refusal { code: problem.code })
-            .inc();
-        let code = problem.code;
-        tracing::info!(request_id = %id, %method, path, status, code, duration_ms, "a request was refused");
-    } else {
-        tracing::debug!(request_id = %id, %method, path, status, duration_ms, "a request was answered");
+#[derive(Clone)]
+struct Guard {
+    app: Arc<App>,
+    routes: Arc<Routes>,
+}
+
+impl Service<Request> for Guard {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, value);
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    response
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let guard = self.clone();
+        Box::pin(async move { Ok(guard.answer(request).await) })
+    }
+}
+
+impl Guard {
+    async fn answer(self, mut request: Request) -> Response {
+        let app = &self.app;
+        let id = app.random.hex(8);
+        let value = HeaderValue::from_str(&id).expect("hexadecimal digits are a header value");
+        request.headers_mut().insert(REQUEST_ID, value.clone());
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let started = tokio::time::Instant::now();
+        let response = match malformed(&request, app.config.limits.body_bytes) {
+            None => self.route(request).await,
+            Some(problem) => {
+                read_away(request, app.config.limits.body_bytes).await;
+                problem.into_response()
+            }
+        };
+        let mut response = error::rendered(response, &id);
+        let status = response.status().as_u16();
+        let duration_ms = started.elapsed().as_millis() as u64;
+        if let Some(problem) = response.extensions().get::<Problem>() {
+            app.metrics
+                .refusals
+                .get_or_create(&Refusal { code: problem.code })
+                .inc();
+            let code = problem.code;
+            tracing::info!(request_id = %id, %method, path, status, code, duration_ms, "a request was refused");
+        } else {
+            tracing::debug!(request_id = %id, %method, path, status, duration_ms, "a request was answered");
+        }
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, value);
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+        response
+    }
+
+    /// What the route makes of the request. A panic is a fault of ours: it is counted, logged and answered.
+    async fn route(&self, request: Request) -> Response {
+        let answering = async {
+            if request.headers().contains_key(header::ORIGIN) {
+                return self.routes.cors.clone().call(request).await;
+            }
+            let answered = self.routes.plain.clone().call(request).await;
+            answered.map(|mut response| {
+                // As the answers to other origins have it: caches must keep the two apart.
+                let vary = HeaderValue::from_static(VARY);
+                response.headers_mut().append(header::VARY, vary);
+                response
+            })
+        };
+        match AssertUnwindSafe(answering).catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Err(_) => {
+                self.app.metrics.panics.inc();
+                tracing::error!("a handler panicked");
+                axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
 }
 
 /// Reads a body that is somewhat too large to its end: a client that is still sending when the connection is reset
@@ -246,18 +311,4 @@ fn cors(app: &App) -> CorsLayer {
         ])
         .expose_headers([header::RETRY_AFTER, named(REQUEST_ID)])
         .max_age(Duration::from_secs(3600))
-}
-
-/// A panic is a fault of ours: it is counted, logged and answered.
-#[derive(Clone)]
-struct PanicCounter(Arc<App>);
-
-impl tower_http::catch_panic::ResponseForPanic for PanicCounter {
-    type ResponseBody = Body;
-
-    fn response_for_panic(&mut self, _: Box<dyn std::any::Any + Send>) -> Response {
-        self.0.metrics.panics.inc();
-        tracing::error!("a handler panicked");
-        axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response()
-    }
 }

@@ -3,6 +3,7 @@
 //! Promises: a position is written and read in one form, `<epoch>-<seq>`; ids and secrets come from the operating
 //! system's random source unless a test gives a seed. It never keeps anything.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -115,6 +116,37 @@ pub fn parse_seq(text: &str) -> Result<u64, Malformed> {
     Ok(seq)
 }
 
+/// Bytes of the system's random source fetched at once: one call for many ids.
+const POOL_BYTES: usize = 512;
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; POOL_BYTES], left: 0 }) };
+}
+
+/// Random bytes that wait to be used, each once.
+struct Pool {
+    bytes: [u8; POOL_BYTES],
+    /// So many at the start are unused.
+    left: usize,
+}
+
+impl Pool {
+    fn fill(&mut self, wanted: &mut [u8]) {
+        for part in wanted.chunks_mut(POOL_BYTES) {
+            if self.left < part.len() {
+                aws_lc_rs::rand::fill(&mut self.bytes)
+                    .expect("the operating system's random source does not fail");
+                self.left = POOL_BYTES;
+            }
+            let taken = &mut self.bytes[self.left - part.len()..self.left];
+            part.copy_from_slice(taken);
+            // What was given away is nobody else's to read.
+            taken.fill(0);
+            self.left -= part.len();
+        }
+    }
+}
+
 /// Where random numbers come from; a seeded one repeats exactly, for the simulation.
 #[derive(Clone)]
 pub struct Random(Option<Arc<Mutex<fastrand::Rng>>>);
@@ -131,8 +163,7 @@ impl Random {
     pub fn fill(&self, bytes: &mut [u8]) {
         match &self.0 {
             Some(seeded) => seeded.lock().fill(bytes),
-            None => aws_lc_rs::rand::fill(bytes)
-                .expect("the operating system's random source does not fail"),
+            None => POOL.with_borrow_mut(|pool| pool.fill(bytes)),
         }
     }
 
@@ -168,13 +199,11 @@ impl Random {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    use fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a string does not fail");
-            text
-        })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .map(|digit| char::from(DIGITS[usize::from(digit)]))
+        .collect()
 }
 
 #[cfg(test)]
@@ -235,6 +264,24 @@ mod tests {
         }
         assert!("1".repeat(10_000).parse::<Position>().is_err());
         assert_eq!(parse_seq("9007199254740991"), Ok((1 << 53) - 1));
+    }
+
+    #[test]
+    fn no_random_byte_is_given_twice() {
+        let random = Random::system();
+        let mut given = std::collections::HashSet::new();
+        for length in (8..40).cycle().take(2_000) {
+            let mut bytes = vec![0; length];
+            random.fill(&mut bytes);
+            assert!(
+                given.insert(bytes[..8].to_vec()),
+                "the same eight bytes again"
+            );
+            assert!(given.insert(bytes[length - 8..].to_vec()) || length == 8);
+        }
+        let mut long = vec![0; 3 * POOL_BYTES + 1];
+        random.fill(&mut long);
+        assert!(long.chunks(8).all(|part| part.len() < 8 || part != [0; 8]));
     }
 
     #[test]

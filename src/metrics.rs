@@ -37,8 +37,8 @@ pub struct Refusal {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Source {
-    pub source: &'static str,
+struct Source {
+    source: &'static str,
 }
 
 /// All metrics of one server.
@@ -62,7 +62,9 @@ pub struct Metrics {
     pub signals: Counter,
     pub delivered: Family<Transport, Counter>,
     /// Where readers found their events.
-    pub reads: Family<Source, Counter>,
+    reads: Family<Source, Counter>,
+    pub reads_memory: Counter,
+    pub reads_disk: Counter,
     /// How far behind the tail readers were when they were served, in events.
     pub lag_events: Histogram,
     pub trimmed: Counter,
@@ -80,6 +82,8 @@ impl Default for Metrics {
     fn default() -> Metrics {
         let millis = || Histogram::new(exponential_buckets(0.000_1, 2.0, 17));
         let counts = || Histogram::new(exponential_buckets(1.0, 2.0, 15));
+        let reads = Family::<Source, Counter>::default();
+        let reads_from = |source| reads.get_or_create_owned(&Source { source });
         let mut metrics = Metrics {
             registry: Registry::with_prefix("tidings"),
             subscribers: Family::default(),
@@ -96,7 +100,9 @@ impl Default for Metrics {
             duplicates: Counter::default(),
             signals: Counter::default(),
             delivered: Family::default(),
-            reads: Family::default(),
+            reads_memory: reads_from("memory"),
+            reads_disk: reads_from("disk"),
+            reads,
             lag_events: counts(),
             trimmed: Counter::default(),
             logs: Gauge::default(),

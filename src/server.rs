@@ -274,6 +274,8 @@ fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToke
         app.random.clone(),
         stop.clone(),
     ));
+    let ping_every = app.config.stream.ping_seconds;
+    beside.spawn(Arc::clone(&app.connections).beat_forever(ping_every, stop.clone()));
     beside.spawn(app.store.clone().watch(stop.clone()));
     beside.spawn(tidy_forever(Arc::clone(app), stop.clone()));
     beside

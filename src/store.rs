@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, UnixMs};
 use crate::event::{Event, EventId, Topic, UserId};
 use crate::id::{Random, UserNo};
-use crate::metrics::{Metrics, Source};
+use crate::metrics::Metrics;
 use crate::store::committer::{Committer, Request, Verdict};
 use crate::store::engine::{Engine, EngineError, Row, Rows};
 use crate::store::logs::{Place, View};
@@ -346,9 +346,10 @@ impl Store {
         if let Some(read) = self.read_recent(user, after, bounds) {
             return Ok(read);
         }
-        self.count_read("disk");
-        self.with_rows(move |shared| read::old(shared, user, after, bounds, PLACES_MAX))
-            .await
+        self.shared.metrics.reads_disk.inc();
+        let old = move |shared: &Shared| read::old(shared, user, after, bounds, PLACES_MAX);
+        // Boxed: a reader that waits at its tail has no room for it.
+        Box::pin(self.with_rows(old)).await
     }
 
     /// The same from memory alone; `None` when the disk must be asked.
@@ -362,7 +363,7 @@ impl Store {
                 let mut filling = Filling::new(bounds);
                 read::fill_from_ring(&self.shared, &mut filling, after + 1, &commits);
                 (!filling.is_empty()).then(|| {
-                    self.count_read("memory");
+                    self.shared.metrics.reads_memory.inc();
                     Read::Page(filling.into_page())
                 })
             }
@@ -482,13 +483,5 @@ impl Store {
         let mut failed = self.shared.failed.subscribe();
         // The sender lives in `shared`, which this handle keeps.
         drop(failed.wait_for(|failed| *failed).await);
-    }
-
-    fn count_read(&self, source: &'static str) {
-        self.shared
-            .metrics
-            .reads
-            .get_or_create(&Source { source })
-            .inc();
     }
 }

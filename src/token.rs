@@ -6,6 +6,7 @@
 
 mod jwks;
 mod keys;
+mod known;
 mod signed;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use crate::clock::UnixMs;
 use crate::event::{Topic, UserId};
 use crate::token::jwks::{Jwks, JwksError, Pace};
 use crate::token::keys::{KeySet, TrustedKey};
+use crate::token::known::Known;
 use crate::token::signed::Signed;
 
 /// How far the clocks of issuer and server may differ.
@@ -155,6 +157,7 @@ pub struct Verifier {
     jwks: Option<Jwks>,
     issuer: String,
     audience: Vec<String>,
+    known: Known<Verified>,
 }
 
 impl Verifier {
@@ -181,12 +184,17 @@ impl Verifier {
             jwks,
             issuer: settings.issuer,
             audience: settings.audience,
+            known: Known::default(),
         })
     }
 
     /// Gives the claims of `token` as judged at `now_ms`. Waits only for a JWKS that may have got the key that the
     /// token names; for that `refresh_forever` must run.
     pub async fn verify(&self, token: &str, now_ms: UnixMs) -> Result<Claims, Refused> {
+        let keys = self.jwks.as_ref().map(Jwks::keys);
+        if let Some(verified) = self.known.find(token, keys.as_ref()) {
+            return verified.at(now_ms);
+        }
         let signed = Signed::parse(token).map_err(Refused::Invalid)?;
         if let (Some(jwks), Some(kid)) = (&self.jwks, &signed.kid)
             && !self.fixed.has_kid(kid)
@@ -194,11 +202,16 @@ impl Verifier {
         {
             jwks.wish().await;
         }
-        if !self.is_trusted(&signed) {
+        // Those that there are now decide, and it is by them that the token is known.
+        let keys = self.jwks.as_ref().map(Jwks::keys);
+        if !self.is_trusted(&signed, keys.as_deref()) {
             return Err(Refused::Invalid("no trusted key made the signature"));
         }
         let raw: RawClaims = signed.claims().map_err(Refused::Invalid)?;
-        self.judge(raw, now_ms)
+        let verified = self.judge(raw)?;
+        let claims = verified.clone().at(now_ms)?;
+        self.known.note(token, keys.as_ref(), &verified);
+        Ok(claims)
     }
 
     /// Reads the JWKS again and again until `stop`; ends at once where there is none.
@@ -208,25 +221,19 @@ impl Verifier {
         }
     }
 
-    fn is_trusted(&self, signed: &Signed<'_>) -> bool {
+    fn is_trusted(&self, signed: &Signed<'_>, jwks: Option<&KeySet>) -> bool {
         let is_in = |keys: &KeySet| {
             keys.candidates(signed.algorithm, signed.kid.as_deref())
                 .iter()
                 .any(|trusted| signed.is_signed_by(&trusted.key, trusted.algorithm))
         };
-        is_in(&self.fixed) || self.jwks.as_ref().is_some_and(|jwks| is_in(&jwks.keys()))
+        is_in(&self.fixed) || jwks.is_some_and(is_in)
     }
 
-    /// Decides whether what the token says is so now and meant for this server.
-    fn judge(&self, raw: RawClaims, now_ms: UnixMs) -> Result<Claims, Refused> {
+    /// Decides whether what the token says is well said and meant for this server; when it is so, `Verified::at` says.
+    fn judge(&self, raw: RawClaims) -> Result<Verified, Refused> {
         let expires_ms = seconds_to_ms(raw.exp)?;
-        if now_ms >= expires_ms.saturating_add(LEEWAY_MS) {
-            return Err(Refused::Expired);
-        }
         let not_before_ms = seconds_to_ms(raw.nbf.unwrap_or(0))?;
-        if not_before_ms > now_ms.saturating_add(LEEWAY_MS) {
-            return Err(Refused::Invalid("the token is not valid yet"));
-        }
         if !self.issuer.is_empty() && raw.iss.as_deref() != Some(self.issuer.as_str()) {
             return Err(Refused::Invalid("the issuer is another"));
         }
@@ -237,14 +244,38 @@ impl Verifier {
             return Err(Refused::Invalid("the jti is not a short text"));
         }
         let topics = raw.topics.iter().map(|pattern| pattern.parse());
-        Ok(Claims {
+        let claims = Claims {
             sub: raw.sub,
             scope: Scopes::parse(&raw.scope),
             expires_ms,
             issued_ms: raw.iat.map(|iat| iat.0),
             jti: raw.jti,
             topics: topics.collect::<Result<_, _>>().map_err(Refused::Invalid)?,
+        };
+        Ok(Verified {
+            claims,
+            not_before_ms,
         })
+    }
+}
+
+/// What a token says whose signature is good, before the time is looked at.
+#[derive(Debug, Clone)]
+struct Verified {
+    claims: Claims,
+    not_before_ms: UnixMs,
+}
+
+impl Verified {
+    /// The claims, if they hold at `now_ms`.
+    fn at(self, now_ms: UnixMs) -> Result<Claims, Refused> {
+        if now_ms >= self.claims.expires_ms.saturating_add(LEEWAY_MS) {
+            return Err(Refused::Expired);
+        }
+        if self.not_before_ms > now_ms.saturating_add(LEEWAY_MS) {
+            return Err(Refused::Invalid("the token is not valid yet"));
+        }
+        Ok(self.claims)
     }
 }
 

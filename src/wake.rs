@@ -32,14 +32,14 @@ pub struct Wake {
     wakes: AtomicU64,
     /// Open connections; written by `subscribe` and by the drop of a `Subscriber`.
     subscribers: AtomicU32,
+    /// Counts signals; a cursor remembers the count up to which it has seen them. Written under the lock of `signals`.
+    newest_signal: AtomicU64,
     /// Written by `signal`, read by the user's cursors.
     signals: Mutex<Signals>,
 }
 
 #[derive(Default)]
 struct Signals {
-    /// Counts signals; a cursor remembers the count up to which it has seen them.
-    newest: u64,
     by_key: BTreeMap<String, Kept>,
 }
 
@@ -73,7 +73,7 @@ impl Wakes {
 
     /// Moves every cursor that waits on the user's log.
     pub fn wake(&self, user: UserNo) {
-        if let Some(wake) = self.find(user) {
+        if let Some(wake) = self.0.get(&user) {
             wake.wake();
         }
     }
@@ -95,8 +95,7 @@ impl Wakes {
         let Some(wake) = self.find(user) else {
             return false;
         };
-        let subscribers = wake.subscribers.load(Ordering::Relaxed);
-        wake.signals.lock().put(signal, subscribers);
+        wake.put(signal);
         wake.wake();
         true
     }
@@ -117,16 +116,22 @@ impl Wake {
         self.wakes.fetch_add(1, Ordering::SeqCst);
         self.notify.notify_waiters();
     }
+
+    fn put(&self, signal: Arc<Signal>) {
+        let left = self.subscribers.load(Ordering::Relaxed);
+        let mut signals = self.signals.lock();
+        let number = self.newest_signal.load(Ordering::Relaxed) + 1;
+        signals.put(Kept {
+            number,
+            left,
+            signal,
+        });
+        self.newest_signal.store(number, Ordering::Release);
+    }
 }
 
 impl Signals {
-    fn put(&mut self, signal: Arc<Signal>, subscribers: u32) {
-        self.newest += 1;
-        let kept = Kept {
-            number: self.newest,
-            left: subscribers,
-            signal,
-        };
+    fn put(&mut self, kept: Kept) {
         self.by_key.insert(kept.signal.key.clone(), kept);
         if self.by_key.len() > SIGNALS_MAX {
             let oldest = self.by_key.iter().min_by_key(|(_, kept)| kept.number);
@@ -150,15 +155,12 @@ impl Subscriber {
 
     /// The count up to which a new connection has nothing to hear of.
     pub fn newest_signal(&self) -> u64 {
-        self.wake.signals.lock().newest
+        self.wake.newest_signal.load(Ordering::Acquire)
     }
 
     /// Signals after `seen` that have not expired, oldest first; `seen` moves to the newest.
     pub fn signals_after(&self, seen: &mut u64, now_ms: UnixMs) -> SmallVec<[Arc<Signal>; 2]> {
         let mut signals = self.wake.signals.lock();
-        if signals.newest == *seen {
-            return SmallVec::new();
-        }
         let is_live = |signal: &Signal| {
             signal
                 .expires_ms
@@ -175,7 +177,7 @@ impl Subscriber {
             }
             kept.left > 0
         });
-        *seen = signals.newest;
+        *seen = self.newest_signal();
         drop(signals);
         fresh.sort_unstable_by_key(|(number, _)| *number);
         fresh.into_iter().map(|(_, signal)| signal).collect()

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use axum::http::response::Parts;
 use axum::response::Response;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,10 @@ use crate::http::streaming::{Streaming, Takeable};
 
 /// What a reader may send after its request before it is no longer listened to.
 const FORGOTTEN_BYTES_MAX: usize = 64 * 1024;
+const LINE_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// Bytes for a chunk's size: as many digits as a size can have, and the end of the line.
+const CHUNK_HEADROOM: usize = usize::BITS as usize / 4 + LINE_END.len();
 
 /// Where the service of one HTTP/1 connection leaves the stream that its task is to take over.
 #[derive(Clone, Default)]
@@ -68,12 +71,16 @@ impl Taken {
             let written = tokio::select! {
                 biased;
                 () = Gone { socket: &mut socket, forgotten: &mut forgotten } => return,
-                written = streaming.turn() => written,
+                written = streaming.turn(CHUNK_HEADROOM) => written,
             };
-            let chunk = chunked(std::mem::take(&mut before), &written.bytes, written.is_last);
+            let mut bytes = chunked(written.bytes, written.is_last);
+            if !before.is_empty() {
+                before.extend_from_slice(&bytes);
+                bytes = std::mem::take(&mut before);
+            }
             let is_sent = tokio::select! {
                 biased;
-                sent = send(&mut socket, chunk) => sent.is_ok(),
+                sent = socket.write_all(&bytes) => sent.is_ok(),
                 () = cut.cancelled() => false,
             };
             if written.is_last || !is_sent {
@@ -85,22 +92,23 @@ impl Taken {
     }
 }
 
-async fn send(socket: &mut Socket, mut bytes: impl Buf) -> std::io::Result<()> {
-    socket.write_all_buf(&mut bytes).await
-}
-
-/// The bytes of one turn as a chunk, after what must stand before it.
-fn chunked(before: BytesMut, bytes: &Bytes, is_last: bool) -> impl Buf + use<> {
-    let mut start = before;
-    let mut end = BytesMut::new();
-    if !bytes.is_empty() {
-        write!(start, "{:x}\r\n", bytes.len()).expect("writing to memory does not fail");
-        end.extend_from_slice(b"\r\n");
+/// The frames of one turn, behind their headroom, as a chunk.
+fn chunked(mut bytes: BytesMut, is_last: bool) -> BytesMut {
+    if let Some(mut length @ 1..) = bytes.len().checked_sub(CHUNK_HEADROOM) {
+        let mut start = CHUNK_HEADROOM - LINE_END.len();
+        bytes[start..CHUNK_HEADROOM].copy_from_slice(LINE_END);
+        while length > 0 {
+            start -= 1;
+            bytes[start] = b"0123456789abcdef"[length % 16];
+            length /= 16;
+        }
+        bytes.advance(start);
+        bytes.extend_from_slice(LINE_END);
     }
     if is_last {
-        end.extend_from_slice(LAST_CHUNK);
+        bytes.extend_from_slice(LAST_CHUNK);
     }
-    start.chain(bytes.clone()).chain(end)
+    bytes
 }
 
 fn head_bytes(head: &Parts) -> BytesMut {

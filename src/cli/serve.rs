@@ -8,10 +8,10 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::accept;
 use crate::config::Config;
 use crate::server::{self, Outcome, Running};
 
@@ -49,8 +49,7 @@ fn start_logging() {
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let listen = config.server.listen;
-    let listener = TcpListener::bind(listen)
-        .await
+    let listener = accept::bind(listen)
         .with_context(|| format!("cannot listen on {listen}; choose another --listen"))?;
     let demo = config.demo.enabled;
     let data_dir = config.server.data_dir.clone();

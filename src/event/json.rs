@@ -3,13 +3,18 @@
 //! Promises: what is accepted means the same to every parser, and its bytes are those that were sent, less the white
 //! space between tokens. It never builds the value in memory.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use crate::event::invalid::Invalid;
+
+const FEW_KEYS: usize = 8;
 
 /// One JSON value as text: valid, without white space between tokens, no key twice, at most 127 levels deep.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,22 +54,50 @@ impl Json {
 
 /// Takes out the white space between the tokens of valid JSON; strings stay as they are.
 fn compact(json: &str) -> String {
+    let mut compact = String::with_capacity(json.len());
     let mut is_in_string = false;
     let mut is_escaped = false;
-    let kept = json.chars().filter(|&character| {
-        if is_in_string {
-            match character {
-                _ if is_escaped => is_escaped = false,
-                '\\' => is_escaped = true,
-                '"' => is_in_string = false,
-                _ => {}
+    let mut kept = 0;
+    for (at, byte) in json.bytes().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => is_in_string = !is_in_string,
+            b' ' | b'\t' | b'\r' | b'\n' if !is_in_string => {
+                compact.push_str(&json[kept..at]);
+                kept = at + 1;
             }
-            return true;
+            _ => {}
         }
-        is_in_string = character == '"';
-        !character.is_ascii_whitespace()
-    });
-    kept.collect()
+    }
+    compact.push_str(&json[kept..]);
+    compact
+}
+
+/// A key as it stands in the text where nothing in it is escaped.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Keys of one object, so few nearly always that looking through them is faster than hashing.
+#[derive(Default)]
+struct Keys<'de> {
+    few: SmallVec<[Cow<'de, str>; FEW_KEYS]>,
+    many: HashSet<Cow<'de, str>>,
+}
+
+impl<'de> Keys<'de> {
+    /// Tells whether the key is new.
+    fn add(&mut self, key: Cow<'de, str>) -> bool {
+        if self.few.contains(&key) {
+            return false;
+        }
+        match self.few.len() < FEW_KEYS {
+            true => self.few.push(key),
+            false => return self.many.insert(key),
+        }
+        true
+    }
 }
 
 /// Walks a JSON value and keeps nothing: strings must be valid Unicode, numbers in range, keys unique. The depth is
@@ -114,14 +147,13 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Strict, A::Error> {
-        let mut seen = std::collections::HashSet::new();
-        while let Some(key) = entries.next_key::<std::borrow::Cow<'de, str>>()? {
-            if seen.contains(&key) {
+        let mut seen = Keys::default();
+        while let Some(Key(key)) = entries.next_key()? {
+            if !seen.add(key.clone()) {
                 return Err(de::Error::custom(format_args!(
                     "the key {key:?} stands twice"
                 )));
             }
-            seen.insert(key);
             entries.next_value::<Strict>()?;
         }
         Ok(Strict)
@@ -143,6 +175,9 @@ mod tests {
             "1e400",
             r#"{"a":1,"a":2}"#,
             r#"{"a":{"b":1,"b":2}}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"1":0,"2":0,"3":0,"4":0,"5":0,"6":0,"7":0,"8":0,"9":0,"10":0,"9":0}"#,
+            r#"{"1":0,"2":0,"3":0,"4":0,"5":0,"6":0,"7":0,"8":0,"9":0,"10":0,"1":0}"#,
             r#""\ud800""#,
             "\u{feff}1",
             "1 2",
@@ -160,9 +195,23 @@ mod tests {
             "-0",
             "18446744073709551616",
             r#"{"a":1,"b":{"a":1}}"#,
+            r#"{"1":0,"2":0,"3":0,"4":0,"5":0,"6":0,"7":0,"8":0,"9":0,"10":0}"#,
             &deep(127),
         ] {
             assert_eq!(Json::parse(good).unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn only_the_white_space_between_tokens_goes() {
+        for (given, kept) in [
+            (
+                " { \"a b\" :\t[ 1 ,\r\n\" \\\" \\\\\" , \"é \" ] } ",
+                "{\"a b\":[1,\" \\\" \\\\\",\"é \"]}",
+            ),
+            ("\n1 ", "1"),
+        ] {
+            assert_eq!(Json::parse(given).unwrap().as_str(), kept);
         }
     }
 }

@@ -7,9 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::UnixMs;
 use crate::event::ConnId;
@@ -72,6 +75,11 @@ const TURNS_MAX: usize = 32;
 /// Connections that were written something and have ended, remembered for traces.
 const ENDED_MAX: usize = 1_000;
 
+/// How often streams are looked at that wait: a share of the time between two pings, within these bounds.
+const BEATS_PER_PING: u32 = 20;
+const BEAT_MIN: Duration = Duration::from_millis(10);
+const BEAT_MAX: Duration = Duration::from_secs(1);
+
 const OPEN: u8 = 0;
 const REVOKED: u8 = 1;
 const DISCONNECTED: u8 = 2;
@@ -96,6 +104,9 @@ pub struct Connection {
     pub is_filtered: bool,
     /// Everything up to here was written to it or hidden from it; written by the stream, read by the administrator.
     reached_seq: AtomicU64,
+    /// When its stream must be woken if nothing else does, in milliseconds since `Connections::began`; written by the
+    /// stream, read by `beat_forever`.
+    due_ms: AtomicU64,
     /// When which events were written to it, of late; written by the stream, read by traces.
     turns: Mutex<VecDeque<WrittenTurn>>,
 }
@@ -177,6 +188,8 @@ pub struct Connections {
     /// Written when a connection ends, read by traces.
     ended: Mutex<VecDeque<Arc<Connection>>>,
     is_draining: AtomicBool,
+    /// From when on the moments of `beat_forever` are counted.
+    began: Instant,
     told: Told,
 }
 
@@ -216,6 +229,7 @@ impl Connections {
             by_id: DashMap::new(),
             ended: Mutex::default(),
             is_draining: AtomicBool::new(false),
+            began: Instant::now(),
             told,
         })
     }
@@ -245,6 +259,7 @@ impl Connections {
             start_seq,
             is_filtered,
             reached_seq: AtomicU64::new(start_seq),
+            due_ms: AtomicU64::new(u64::MAX),
             turns: Mutex::default(),
         });
         self.by_id.insert(id, Arc::clone(&connection));
@@ -365,6 +380,24 @@ impl Connections {
         meant.len()
     }
 
+    /// Wakes streams that must say or look at something although nothing happens, until `stop`: one timer for all of
+    /// them, for a timer of its own would cost each stream more than what it waits for.
+    pub async fn beat_forever(self: Arc<Self>, ping_every: Duration, stop: CancellationToken) {
+        let every = (ping_every / BEATS_PER_PING).clamp(BEAT_MIN, BEAT_MAX);
+        while tokio::time::timeout(every, stop.cancelled()).await.is_err() {
+            let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let is_due =
+                |connection: &Connection| connection.due_ms.load(Ordering::Relaxed) <= now_ms;
+            let due: Vec<UserNo> = self
+                .by_id
+                .iter()
+                .filter(|entry| is_due(entry.value()))
+                .map(|entry| entry.value().user)
+                .collect();
+            due.into_iter().for_each(|user| self.told.wakes.wake(user));
+        }
+    }
+
     /// Tells every stream to end, and refuses new ones.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
@@ -391,6 +424,13 @@ impl Listed {
 
     pub fn ended(&mut self, closing: Closing) {
         self.ended = Some(closing);
+    }
+
+    /// The stream is to be woken at this moment, or a beat of the heart later.
+    pub fn expect_by(&self, due: Instant) {
+        let due = due.saturating_duration_since(self.connections.began);
+        let due_ms = u64::try_from(due.as_millis()).unwrap_or(u64::MAX);
+        self.connection.due_ms.store(due_ms, Ordering::Relaxed);
     }
 }
 

@@ -13,7 +13,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -228,7 +228,7 @@ impl Request<'_> {
             Ok(checked) => self.send(checked).await,
             Err(problem) => Err(problem),
         };
-        receipt.map_or_else(|problem| refused(&problem), |receipt| told(&receipt))
+        receipt.map_or_else(|problem| refused(&problem), |receipt| json!(told(&receipt)))
     }
 
     /// All items or none.
@@ -266,7 +266,7 @@ impl Request<'_> {
         }
         match publish::publish_together(&self.app.store, all_bytes, decisions).await {
             Ok(receipts) => {
-                let results: Vec<Value> = receipts.iter().map(told).collect();
+                let results: Vec<Told<'_>> = receipts.iter().map(told).collect();
                 Ok(JsonBody(json!({ "results": results })).into_response())
             }
             Err(BatchError { index, error }) => {
@@ -331,11 +331,16 @@ impl Request<'_> {
             )
             .into());
         }
-        let fingerprint = fingerprint(&draft, &to, given.as_ref(), collapse_key.as_ref());
+        let keys = self.keys(given.as_ref(), index);
+        // What can never be recognised needs nothing to be recognised by.
+        let fingerprint = match keys.is_empty() {
+            true => [0; 16],
+            false => fingerprint(&draft, &to, given.as_ref(), collapse_key.as_ref()),
+        };
         let is_feed = feed::is_feed(&draft.event_type, &to);
         let publication = Publication {
             event: Event::of(&draft),
-            keys: self.keys(given.as_ref(), index),
+            keys,
             to,
             fingerprint,
         };
@@ -457,18 +462,28 @@ fn ttl_ms(ttl: Option<f64>) -> Result<Option<u64>, Invalid> {
     }
 }
 
-pub fn told(receipt: &Receipt) -> Value {
-    let mut told = json!({
-        "id": receipt.id.as_str(),
-        "time": rfc3339(receipt.time_ms),
-        "recipients": receipt.recipients,
-        "duplicate": receipt.is_duplicate,
-    });
-    if let Some(position) = receipt.position {
-        told["seq"] = position.seq.into();
-        told["cursor"] = position.to_string().into();
+/// A receipt as the reply tells it.
+#[derive(Serialize)]
+pub struct Told<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+    duplicate: bool,
+    id: &'a str,
+    recipients: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    time: String,
+}
+
+pub fn told(receipt: &Receipt) -> Told<'_> {
+    Told {
+        cursor: receipt.position.map(|position| position.to_string()),
+        duplicate: receipt.is_duplicate,
+        id: receipt.id.as_str(),
+        recipients: receipt.recipients,
+        seq: receipt.position.map(|position| position.seq),
+        time: rfc3339(receipt.time_ms),
     }
-    told
 }
 
 fn refused(problem: &Problem) -> Value {

@@ -18,10 +18,11 @@ use crate::http::commands::{Answer, Commands};
 use crate::http::connections::Closing;
 use crate::http::error::Problem;
 use crate::http::events::{ReadQuery, opening, read_query};
+use crate::http::frames::Frames;
 use crate::http::handshake;
 use crate::http::link::{self, Bounds, End, Link, Message};
 use crate::http::state::App;
-use crate::http::stream::{self, Frames, Opening, Stream, Turn};
+use crate::http::stream::{self, Opening, Stream, Turn};
 
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
@@ -184,7 +185,7 @@ impl Conversation {
         let mut pinged: Option<Instant> = None;
         let mut ping_at = Instant::now() + ping_every;
         loop {
-            let mut frames = Frames::new(Layout::Bare);
+            let mut frames = Frames::new(Layout::Bare, 0);
             let timer = pinged.map_or(ping_at, |pinged| pinged + patience);
             let done = tokio::select! {
                 biased;

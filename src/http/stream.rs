@@ -6,20 +6,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
-use crate::clock::rfc3339;
+use crate::clock::{UnixMs, rfc3339};
 use crate::cursor::filter::Filter;
 use crate::cursor::start::Start;
 use crate::cursor::{Cursor, Delivery, Reset, TURN_BYTES, Wish};
 use crate::features::badge::Badge;
 use crate::features::snapshot::snapshot;
 use crate::features::ticket::Riding;
-use crate::frame::{Control, Layout, Ready};
+use crate::frame::{Control, Ready};
 use crate::http::caller::Caller;
 use crate::http::connections::{self, Closing, Connections, Listed, Newcomer};
 use crate::http::error::Problem;
+use crate::http::frames::Frames;
 use crate::http::presence;
 use crate::http::state::App;
 use crate::id::{Position, UserNo};
@@ -36,50 +37,6 @@ const TURN_BOUNDS: PageBounds = PageBounds {
     bytes: TURN_BYTES,
     events: usize::MAX,
 };
-
-/// Frames on their way out. On a socket each is a message of its own.
-pub struct Frames {
-    layout: Layout,
-    bytes: BytesMut,
-    /// Where each message ends; filled for sockets only.
-    ends: Vec<usize>,
-}
-
-impl Frames {
-    pub fn new(layout: Layout) -> Frames {
-        Frames {
-            layout,
-            bytes: BytesMut::new(),
-            ends: Vec::new(),
-        }
-    }
-
-    pub fn into_bytes(self) -> Bytes {
-        self.bytes.freeze()
-    }
-
-    /// The messages, each sharing the bytes of all.
-    pub fn into_messages(self) -> impl Iterator<Item = Bytes> {
-        let bytes = self.bytes.freeze();
-        let mut start = 0;
-        self.ends.into_iter().map(move |end| {
-            let message = bytes.slice(start..end);
-            start = end;
-            message
-        })
-    }
-
-    fn control(&mut self, control: &Control<'_>, retry_ms: Option<u64>) {
-        self.layout.control(&mut self.bytes, control, retry_ms);
-        self.ended();
-    }
-
-    fn ended(&mut self) {
-        if self.layout == Layout::Bare {
-            self.ends.push(self.bytes.len());
-        }
-    }
-}
 
 /// Whether the stream goes on after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +67,7 @@ pub struct Stream {
     cursor: Cursor,
     listed: Listed,
     user: UserNo,
-    transport: &'static str,
+    delivered: Counter,
     phase: Phase,
     wants_snapshot: bool,
     /// The state comes before anything else. It is asked for in a turn of its own, which may be dropped while it waits.
@@ -174,7 +131,10 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
         cursor,
         listed,
         user,
-        transport,
+        delivered: app
+            .metrics
+            .delivered
+            .get_or_create_owned(&Transport { transport }),
         phase: Phase::Greeting,
         wants_snapshot,
         is_snapshot_due: wants_snapshot && !has_position,
@@ -182,7 +142,8 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
         badge,
         ping_every: Duration::from_millis(
             app.random
-                .between(ping_ms * 9 / 10, ping_ms * 11 / 10)
+                // A beat of the server's heart may pass before it is noticed.
+                .between(ping_ms * 9 / 10, ping_ms * 21 / 20)
                 .max(1),
         ),
         written: Instant::now(),
@@ -225,27 +186,30 @@ impl Stream {
             return self.wrote(Turn::Goes);
         }
         loop {
-            if let Some(closing) = self.closing() {
+            let now_ms = self.app.clock.wall_ms();
+            if let Some(closing) = self.closing(now_ms) {
                 self.say_bye(frames, closing);
                 return self.wrote(Turn::Ends(closing));
             }
             if self.is_snapshot_due {
-                return match self.write_snapshot(frames).await {
+                // Boxed, like the picture: a stream has no room for them while it waits, which is nearly always.
+                return match Box::pin(self.write_snapshot(frames)).await {
                     Ok(()) => self.wrote(Turn::Goes),
                     Err(error) => self.fail(frames, &error),
                 };
             }
             if self.is_picture_due && self.cursor.pending_reset().is_none() {
-                match self.write_picture(frames).await {
+                match Box::pin(self.write_picture(frames)).await {
                     Ok(true) => return self.wrote(Turn::Goes),
                     Ok(false) => {}
                     Err(error) => return self.fail(frames, &error),
                 }
             }
-            if self.warn_of_expiry(frames) {
+            if self.warn_of_expiry(frames, now_ms) {
                 return self.wrote(Turn::Goes);
             }
-            let delivery = match self.cursor.next(TURN_BOUNDS, self.deadline()).await {
+            self.listed.expect_by(self.deadline(now_ms));
+            let delivery = match self.cursor.next(TURN_BOUNDS, None).await {
                 Ok(delivery) => delivery,
                 Err(error) => return self.fail(frames, &error),
             };
@@ -326,19 +290,18 @@ impl Stream {
             .peekable();
         let is_any = heard.peek().is_some();
         for signal in heard {
-            frames.layout.signal(&mut frames.bytes, signal);
-            frames.ended();
+            frames.signal(signal);
         }
         Ok(is_any)
     }
 
-    fn closing(&self) -> Option<Closing> {
+    fn closing(&self, now_ms: UnixMs) -> Option<Closing> {
         let ends_ms = self
             .listed
             .connection
             .expires_ms()
             .saturating_add(LEEWAY_MS);
-        let is_over = self.app.clock.wall_ms() >= ends_ms;
+        let is_over = now_ms >= ends_ms;
         self.listed
             .closing()
             .or(is_over.then_some(Closing::TokenExpired))
@@ -361,9 +324,9 @@ impl Stream {
     }
 
     /// Tells once for each token that its end is near.
-    fn warn_of_expiry(&mut self, frames: &mut Frames) -> bool {
+    fn warn_of_expiry(&mut self, frames: &mut Frames, now_ms: UnixMs) -> bool {
         let expires_ms = self.listed.connection.expires_ms();
-        let left_ms = expires_ms.saturating_sub(self.app.clock.wall_ms());
+        let left_ms = expires_ms.saturating_sub(now_ms);
         if left_ms > AUTH_NOTICE_MS || self.warned_of_ms == expires_ms {
             return false;
         }
@@ -378,18 +341,19 @@ impl Stream {
     }
 
     /// When something must be said or looked at, should no event come.
-    fn deadline(&self) -> Instant {
+    fn deadline(&self, now_ms: UnixMs) -> Instant {
         let expires_ms = self.listed.connection.expires_ms();
         let next_ms = match self.warned_of_ms == expires_ms {
             true => expires_ms.saturating_add(LEEWAY_MS),
             false => expires_ms.saturating_sub(AUTH_NOTICE_MS),
         };
-        // A timer far in the future would overflow; a day ahead is as good.
-        let wait_ms = next_ms
-            .saturating_sub(self.app.clock.wall_ms())
-            .clamp(1, 86_400_000);
-        let token = Instant::now() + Duration::from_millis(wait_ms);
-        token.min(self.written + self.ping_every)
+        let ping = self.written + self.ping_every;
+        let wait = Duration::from_millis(next_ms.saturating_sub(now_ms).max(1));
+        match wait > self.ping_every {
+            // `written` is not in the future, so the ping comes first.
+            true => ping,
+            false => ping.min(Instant::now() + wait),
+        }
     }
 
     /// Writes one delivery. Tells whether there was anything to write.
@@ -402,17 +366,13 @@ impl Stream {
                         seq: entry.seq,
                         ..position
                     };
-                    frames
-                        .layout
-                        .event(&mut frames.bytes, position, &entry.event);
-                    frames.ended();
+                    frames.event(position, &entry.event);
                 }
                 self.count_delivered(&page, position);
             }
             Delivery::Signals(signals) => {
                 for signal in signals {
-                    frames.layout.signal(&mut frames.bytes, &signal);
-                    frames.ended();
+                    frames.signal(&signal);
                 }
             }
             Delivery::Reset(reset) => {
@@ -426,7 +386,7 @@ impl Stream {
                 None,
             ),
             Delivery::Moved => self.write_ping(frames, Some(self.cursor.position())),
-            Delivery::Silence if self.written.elapsed() >= self.ping_every => {
+            Delivery::Silence | Delivery::Woken if self.written.elapsed() >= self.ping_every => {
                 self.write_ping(frames, None)
             }
             Delivery::Silence | Delivery::Woken => return false,
@@ -455,13 +415,9 @@ impl Stream {
     }
 
     fn count_delivered(&self, page: &Page, position: Position) {
-        let transport = self.transport;
-        let metrics = &self.app.metrics;
-        metrics
-            .delivered
-            .get_or_create(&Transport { transport })
-            .inc_by(page.len() as u64);
-        metrics
+        self.delivered.inc_by(page.len() as u64);
+        self.app
+            .metrics
             .lag_events
             .observe(self.cursor.head().seq.saturating_sub(position.seq) as f64);
         let now_ms = self.app.clock.now_ms();

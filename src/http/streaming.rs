@@ -8,11 +8,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use crate::frame::Layout;
-use crate::http::stream::{Frames, Stream, Turn};
+use crate::http::frames::Frames;
+use crate::http::stream::{Stream, Turn};
 
 /// A stream and the form of its frames.
 pub struct Streaming {
@@ -24,9 +25,10 @@ pub struct Streaming {
 #[derive(Clone)]
 pub struct Takeable(Arc<Mutex<Option<Streaming>>>);
 
-/// The bytes of one turn, and whether they are the last.
+/// What one turn wrote, and whether it is the last.
 pub struct Written {
-    pub bytes: Bytes,
+    /// The headroom that was asked for and the frames behind it; empty when there is none.
+    pub bytes: BytesMut,
     pub is_last: bool,
 }
 
@@ -35,9 +37,10 @@ impl Streaming {
         Streaming { stream, layout }
     }
 
-    /// Waits for what is next for the reader. It may be dropped while it waits.
-    pub async fn turn(&mut self) -> Written {
-        let mut frames = Frames::new(self.layout);
+    /// Waits for what is next for the reader, and writes it behind `headroom` free bytes. It may be dropped while it
+    /// waits.
+    pub async fn turn(&mut self, headroom: usize) -> Written {
+        let mut frames = Frames::new(self.layout, headroom);
         let turn = self.stream.turn(&mut frames).await;
         Written {
             bytes: frames.into_bytes(),
@@ -62,8 +65,8 @@ impl Takeable {
                 return;
             };
             loop {
-                let written = streaming.turn().await;
-                yield Ok::<Bytes, Infallible>(written.bytes);
+                let written = streaming.turn(0).await;
+                yield Ok::<Bytes, Infallible>(written.bytes.freeze());
                 if written.is_last {
                     break;
                 }

@@ -14,7 +14,6 @@ use crate::clock::UnixMs;
 use crate::id::UserNo;
 use crate::store::engine::EngineError;
 use crate::store::mark::Mark;
-use crate::store::record;
 use crate::store::redaction::Redacted;
 use crate::store::shared::{Shared, StoreError};
 use crate::store::space::Space;
@@ -262,13 +261,8 @@ impl Committer {
             .push(arrivals.iter().map(|arrival| Arc::clone(&arrival.event)));
         for arrival in arrivals {
             self.shown_next = arrival.event.commit + 1;
-            let bytes = record::retained_bytes(arrival.event.json().len());
             for recipient in &arrival.recipients {
-                shared
-                    .logs
-                    .arrive(recipient.user, recipient.seq, arrival.event.commit, bytes);
-                self.upkeep
-                    .arrived(&shared.logs, recipient.user, &arrival.event);
+                self.upkeep.arrived(&shared.logs, recipient, &arrival.event);
             }
             self.upkeep.stored(arrival.record_bytes);
             shared.metrics.events.inc();

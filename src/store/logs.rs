@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use parking_lot::RwLock;
 use smallvec::SmallVec;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::clock::UnixMs;
@@ -23,7 +24,13 @@ pub struct Logs {
     retention_events: u64,
     names: RwLock<HashMap<UserId, UserNo>>,
     count: AtomicU32,
-    shards: Vec<RwLock<Vec<Head>>>,
+    shards: Vec<RwLock<Vec<Slot>>>,
+}
+
+/// A head, and the epoch of its life: a hash, which every look at the log needs.
+struct Slot {
+    head: Head,
+    epoch: OnceLock<Epoch>,
 }
 
 /// One log. Written by the committer, read by cursors.
@@ -149,6 +156,11 @@ impl Logs {
 
     pub fn set_generation(&self, generation: u64) {
         self.generation.store(generation, Ordering::Relaxed);
+        for shard in &self.shards {
+            for slot in shard.write().iter_mut() {
+                slot.epoch.take();
+            }
+        }
     }
 
     pub fn find(&self, name: &UserId) -> Option<UserNo> {
@@ -167,16 +179,20 @@ impl Logs {
             true => head.floor = head.tail + 1,
             false => drop(self.names.write().insert(head.name.clone(), user)),
         }
-        self.shards[shard(user)].write().push(head);
+        let epoch = OnceLock::new();
+        self.shards[shard(user)].write().push(Slot { head, epoch });
         self.count.store(user.0 + 1, Ordering::Release);
     }
 
     pub fn view(&self, user: UserNo) -> View {
-        self.read(user, |head| View {
-            epoch: self.epoch(user, head.life),
+        let slots = self.shards[shard(user)].read();
+        let Slot { head, epoch } = &slots[slot(user)];
+        let generation = || self.generation.load(Ordering::Relaxed);
+        View {
+            epoch: *epoch.get_or_init(|| Epoch::of(generation(), user, head.life)),
             tail: head.tail,
             floor: head.floor,
-        })
+        }
     }
 
     pub fn name(&self, user: UserNo) -> UserId {
@@ -184,12 +200,19 @@ impl Logs {
     }
 
     pub fn read<T>(&self, user: UserNo, look: impl FnOnce(&Head) -> T) -> T {
-        look(&self.shards[shard(user)].read()[slot(user)])
+        look(&self.shards[shard(user)].read()[slot(user)].head)
     }
 
     /// For the committer and for opening only.
     pub fn change<T>(&self, user: UserNo, change: impl FnOnce(&mut Head) -> T) -> T {
-        change(&mut self.shards[shard(user)].write()[slot(user)])
+        let mut slots = self.shards[shard(user)].write();
+        let Slot { head, epoch } = &mut slots[slot(user)];
+        let life = head.life;
+        let changed = change(head);
+        if head.life != life {
+            epoch.take();
+        }
+        changed
     }
 
     /// The user is erased: its name leads nowhere, its log shows nothing, and what it kept is trimmed in its turn.
@@ -202,12 +225,13 @@ impl Logs {
         }
     }
 
-    fn epoch(&self, user: UserNo, life: u32) -> Epoch {
-        Epoch::of(self.generation.load(Ordering::Relaxed), user, life)
-    }
-
-    /// An event reached stable storage: it is in the log from now on.
-    pub fn arrive(&self, user: UserNo, seq: u64, commit: u64, bytes: u64) {
+    /// An event reached stable storage: it is in the log from now on. Gives what `then` makes of the head.
+    pub fn arrive<T>(
+        &self,
+        (user, seq): (UserNo, u64),
+        (commit, bytes): (u64, u64),
+        then: impl FnOnce(&mut Head) -> T,
+    ) -> T {
         self.change(user, |head| {
             assert_eq!(seq, head.tail + 1, "the seqs of a log are dense");
             head.tail = seq;
@@ -215,7 +239,8 @@ impl Logs {
             head.bytes += bytes;
             head.fresh.push_back(commit);
             self.raise_floor(head);
-        });
+            then(head)
+        })
     }
 
     /// What retention by count hides is gone for readers at once; its bytes go later.
@@ -278,7 +303,7 @@ mod tests {
         let logs = logs(0);
         assert_eq!(logs.place_after(UserNo(0), 0, 10), Place::AtTail);
         for seq in 1..=5 {
-            logs.arrive(UserNo(0), seq, 100 + seq, 10);
+            logs.arrive((UserNo(0), seq), (100 + seq, 10), |_| ());
         }
         assert_eq!(
             logs.place_after(UserNo(0), 2, 2),
@@ -299,10 +324,23 @@ mod tests {
     }
 
     #[test]
+    fn the_epoch_follows_the_life_and_the_generation() {
+        let logs = logs(0);
+        let epoch = |logs: &Logs| logs.view(UserNo(0)).epoch;
+        let first = epoch(&logs);
+        logs.change(UserNo(0), |head| head.tail += 1);
+        assert_eq!((epoch(&logs), first), (first, Epoch::of(7, UserNo(0), 0)));
+        logs.change(UserNo(0), |head| head.life += 1);
+        assert_eq!(epoch(&logs), Epoch::of(7, UserNo(0), 1));
+        logs.set_generation(8);
+        assert_eq!(epoch(&logs), Epoch::of(8, UserNo(0), 1));
+    }
+
+    #[test]
     fn retention_by_count_hides_the_oldest_at_once() {
         let logs = logs(3);
         for seq in 1..=5 {
-            logs.arrive(UserNo(0), seq, seq, 10);
+            logs.arrive((UserNo(0), seq), (seq, 10), |_| ());
         }
         assert_eq!(logs.view(UserNo(0)).floor, 3);
         assert_eq!(

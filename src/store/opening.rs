@@ -326,7 +326,11 @@ fn take_in(
             losses.note(&[keys::user(recipient.user), keys::record(event.commit, 0)].concat());
             logs.change(recipient.user, |head| head.skip_to(recipient.seq));
         }
-        logs.arrive(recipient.user, recipient.seq, event.commit, bytes);
+        logs.arrive(
+            (recipient.user, recipient.seq),
+            (event.commit, bytes),
+            |_| (),
+        );
         taken.push(*recipient);
     }
     taken

@@ -16,7 +16,7 @@ use crate::store::intent;
 use crate::store::keys;
 use crate::store::logs::{Head, Logs};
 use crate::store::read;
-use crate::store::record::{Header, Recipient};
+use crate::store::record::{self, Header, Recipient};
 use crate::store::redaction::Redacted;
 use crate::store::shared::Shared;
 
@@ -82,12 +82,14 @@ impl Upkeep {
         }
     }
 
-    /// Notes one log's new event.
-    pub fn arrived(&mut self, logs: &Logs, user: UserNo, event: &Event) {
-        let retention = self.retention;
-        let is_due = logs.change(user, |head| {
+    /// Adds a durable event to one of the logs that got it, and notes what that leaves to do.
+    pub fn arrived(&mut self, logs: &Logs, recipient: &Recipient, event: &Event) {
+        let Recipient { user, seq } = *recipient;
+        let (retention, commit) = (self.retention, event.commit);
+        let bytes = record::retained_bytes(event.json().len());
+        let is_due = logs.arrive((user, seq), (commit, bytes), |head| {
             if head.fresh.len() == 1 {
-                self.unindexed.insert((event.commit, user));
+                self.unindexed.insert((commit, user));
             }
             if head.oldest_ms == 0 {
                 head.oldest_ms = event.time_ms;

@@ -107,6 +107,24 @@ async fn a_new_key_is_known_with_its_first_token() {
 }
 
 #[tokio::test]
+async fn a_token_that_came_often_ends_with_its_time_and_with_its_key() {
+    let (old, new) = (Issuer::eddsa("old"), Issuer::eddsa("new"));
+    let page = Page::serve(&[&old]).await;
+    let (verifier, _stop) = open(&page.url, ON_WISHES).await;
+    let token = old.token();
+    for _ in 0..3 {
+        assert!(verifier.verify(&token, NOW_MS).await.is_ok());
+    }
+    let end_ms = NOW_MS + 3_600_000 + LEEWAY_MS;
+    assert!(verifier.verify(&token, end_ms - 1).await.is_ok());
+    let refused = verifier.verify(&token, end_ms).await.unwrap_err();
+    assert_eq!(refused, Refused::Expired);
+    page.set(&[&new]);
+    assert!(is_accepted(&verifier, &new).await);
+    assert!(verifier.verify(&token, NOW_MS).await.is_err());
+}
+
+#[tokio::test]
 async fn unknown_names_cause_one_read_in_a_while() {
     let known = Issuer::eddsa("known");
     let page = Page::serve(&[&known]).await;

@@ -1,0 +1,84 @@
+//! The frames of one turn of a stream, on their way out.
+//!
+//! Promises: a stream that waits holds no buffer; whoever carries the frames may have headroom before them for bytes of
+//! its own, so that a turn is one write. It never waits.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::event::{Event, Signal};
+use crate::frame::{Control, Layout};
+use crate::id::Position;
+
+/// What a turn's buffer holds at first: one event of ordinary size.
+const FIRST_BYTES: usize = 512;
+
+/// Frames on their way out. On a socket each is a message of its own.
+pub struct Frames {
+    layout: Layout,
+    /// Bytes left free before the first frame, for what its carrier puts there.
+    headroom: usize,
+    /// Empty until the first frame: a stream that waits holds no buffer.
+    bytes: BytesMut,
+    /// Where each message ends; filled for sockets only.
+    ends: Vec<usize>,
+}
+
+impl Frames {
+    /// Frames behind `headroom` bytes that their carrier fills.
+    pub fn new(layout: Layout, headroom: usize) -> Frames {
+        Frames {
+            layout,
+            headroom,
+            bytes: BytesMut::new(),
+            ends: Vec::new(),
+        }
+    }
+
+    /// The headroom and the frames; nothing at all when there is no frame.
+    pub fn into_bytes(mut self) -> BytesMut {
+        if self.bytes.len() == self.headroom {
+            self.bytes.clear();
+        }
+        self.bytes
+    }
+
+    fn out(&mut self) -> &mut BytesMut {
+        if self.bytes.is_empty() {
+            self.bytes.reserve(FIRST_BYTES);
+            self.bytes.resize(self.headroom, 0);
+        }
+        &mut self.bytes
+    }
+
+    /// The messages, each sharing the bytes of all.
+    pub fn into_messages(self) -> impl Iterator<Item = Bytes> {
+        let bytes = self.bytes.freeze();
+        let mut start = 0;
+        self.ends.into_iter().map(move |end| {
+            let message = bytes.slice(start..end);
+            start = end;
+            message
+        })
+    }
+
+    pub fn control(&mut self, control: &Control<'_>, retry_ms: Option<u64>) {
+        self.layout.control(self.out(), control, retry_ms);
+        self.ended();
+    }
+
+    pub fn event(&mut self, position: Position, event: &Event) {
+        self.layout.event(self.out(), position, event);
+        self.ended();
+    }
+
+    pub fn signal(&mut self, signal: &Signal) {
+        self.layout.signal(self.out(), signal);
+        self.ended();
+    }
+
+    fn ended(&mut self) {
+        if self.layout == Layout::Bare {
+            self.ends.push(self.bytes.len());
+        }
+    }
+}

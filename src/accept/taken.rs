@@ -59,34 +59,43 @@ impl Slot {
 
 impl Taken {
     /// Writes the response and every turn of its stream, until one side ends it or `cut` ends both.
-    pub async fn carry(self: Box<Self>, mut socket: Socket, cut: CancellationToken) {
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice; here they and what is dropped early would be 300 bytes a stream"
+    )]
+    pub fn carry(
+        self: Box<Self>,
+        mut socket: Socket,
+        cut: CancellationToken,
+    ) -> impl Future<Output = ()> + Send {
         let Taken {
             head,
             mut streaming,
         } = *self;
         let mut before = head_bytes(&head);
-        drop(head);
-        let mut forgotten = 0;
-        loop {
-            let written = tokio::select! {
-                biased;
-                () = Gone { socket: &mut socket, forgotten: &mut forgotten } => return,
-                written = streaming.turn(CHUNK_HEADROOM) => written,
-            };
-            let mut bytes = chunked(written.bytes, written.is_last);
-            if !before.is_empty() {
-                before.extend_from_slice(&bytes);
-                bytes = std::mem::take(&mut before);
-            }
-            let is_sent = tokio::select! {
-                biased;
-                sent = socket.write_all(&bytes) => sent.is_ok(),
-                () = cut.cancelled() => false,
-            };
-            if written.is_last || !is_sent {
-                // A peer that has gone already cannot be told; the socket closes either way.
-                socket.shutdown().await.ok();
-                return;
+        async move {
+            let mut forgotten = 0;
+            loop {
+                let written = tokio::select! {
+                    biased;
+                    () = Gone { socket: &mut socket, forgotten: &mut forgotten } => return,
+                    written = streaming.turn(CHUNK_HEADROOM) => written,
+                };
+                let mut bytes = chunked(written.bytes, written.is_last);
+                if !before.is_empty() {
+                    before.extend_from_slice(&bytes);
+                    bytes = std::mem::take(&mut before);
+                }
+                let is_sent = tokio::select! {
+                    biased;
+                    sent = socket.write_all(&bytes) => sent.is_ok(),
+                    () = cut.cancelled() => false,
+                };
+                if written.is_last || !is_sent {
+                    // A peer that has gone already cannot be told; the socket closes either way.
+                    socket.shutdown().await.ok();
+                    return;
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::event::{Event, Signal};
 use crate::id::Position;
 
 /// About what a frame holds beside the event's own JSON: position, id, type, ends of lines and of a chunk.
-const AROUND_EVENT_BYTES: usize = 160;
+pub const AROUND_EVENT_BYTES: usize = 160;
 
 /// How frames are laid out on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

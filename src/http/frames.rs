@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::event::{Event, Signal};
-use crate::frame::{Control, Layout};
+use crate::frame::{AROUND_EVENT_BYTES, Control, Layout};
 use crate::id::Position;
 
 /// What a turn's buffer holds at first: one event of ordinary size.
@@ -64,6 +64,11 @@ impl Frames {
     pub fn control(&mut self, control: &Control<'_>, retry_ms: Option<u64>) {
         self.layout.control(self.out(), control, retry_ms);
         self.ended();
+    }
+
+    /// Makes place for so many events at once, whose own JSON has so many bytes.
+    pub fn reserve(&mut self, events: usize, json_bytes: usize) {
+        self.out().reserve(events * AROUND_EVENT_BYTES + json_bytes);
     }
 
     pub fn event(&mut self, position: Position, event: &Event) {

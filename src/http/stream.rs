@@ -361,6 +361,8 @@ impl Stream {
         match delivery {
             Delivery::Events(page) => {
                 let position = self.cursor.position();
+                let json_bytes = page.iter().map(|entry| entry.event.json().len()).sum();
+                frames.reserve(page.len(), json_bytes);
                 for entry in &page {
                     let position = Position {
                         seq: entry.seq,

@@ -223,9 +223,14 @@ impl Cursor {
         #[cfg(feature = "faults")]
         if crate::store::committer::is_mutant("mutant_subscribe_after_read") {
             tokio::time::sleep(Duration::from_millis(2)).await;
-            let until = until.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
             let listening = self.subscriber.listen();
-            return tokio::time::timeout_at(until, listening).await.is_ok();
+            return match until {
+                Some(until) => tokio::time::timeout_at(until, listening).await.is_ok(),
+                None => {
+                    listening.await;
+                    true
+                }
+            };
         }
         let listening = self.subscriber.listen();
         tokio::pin!(listening);
@@ -236,21 +241,28 @@ impl Cursor {
             self.wakes_seen = wakes;
             return true;
         }
-        let Some(until) = until else {
-            listening.await;
-            return true;
+        let is_woken = match until {
+            None => {
+                listening.await;
+                true
+            }
+            Some(until) => {
+                let timer = self
+                    .timer
+                    .get_or_insert_with(|| Box::pin(sleep_until(until)));
+                if timer.deadline() != until {
+                    timer.as_mut().reset(until);
+                }
+                tokio::select! {
+                    biased;
+                    () = listening => true,
+                    () = timer => false,
+                }
+            }
         };
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if timer.deadline() != until {
-            timer.as_mut().reset(until);
-        }
-        tokio::select! {
-            biased;
-            () = listening => true,
-            () = timer => false,
-        }
+        // Before the look that follows: a wake during it moves the count again.
+        self.wakes_seen = self.subscriber.wakes();
+        is_woken
     }
 
     /// What there is for the reader now.

@@ -429,7 +429,8 @@ impl Listed {
     /// The stream is to be woken at this moment, or a beat of the heart later.
     pub fn expect_by(&self, due: Instant) {
         let due = due.saturating_duration_since(self.connections.began);
-        let due_ms = u64::try_from(due.as_millis()).unwrap_or(u64::MAX);
+        // Rounded up: woken a moment too early, it would wait for another beat.
+        let due_ms = u64::try_from(due.as_millis()).map_or(u64::MAX, |due_ms| due_ms + 1);
         self.connection.due_ms.store(due_ms, Ordering::Relaxed);
     }
 }

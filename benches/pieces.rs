@@ -182,12 +182,44 @@ fn in_memory(runtime: &tokio::runtime::Runtime) -> Store {
     store
 }
 
+/// A token that never came before, as at a client's first request.
 #[divan::bench]
 fn token_check_hs256(bencher: Bencher<'_, '_>) {
-    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    let secret = SecretString::from("a secret of the benchmark, long enough".to_owned());
+    let runtime = runtime();
+    let verifier = verifier(&runtime);
+    let mut number = 0;
+    bencher
+        .with_inputs(|| {
+            number += 1;
+            token_of(&format!("user-{number}"))
+        })
+        .bench_local_values(|token| {
+            runtime
+                .block_on(verifier.verify(black_box(&token), NOW_MS))
+                .unwrap()
+        });
+}
+
+/// A token that came before, as at every request of a backend.
+#[divan::bench]
+fn token_check_known(bencher: Bencher<'_, '_>) {
+    let runtime = runtime();
+    let verifier = verifier(&runtime);
+    let token = token_of("alice");
+    bencher.bench_local(|| {
+        runtime
+            .block_on(verifier.verify(black_box(&token), NOW_MS))
+            .unwrap()
+    });
+}
+
+fn secret() -> SecretString {
+    SecretString::from("a secret of the benchmark, long enough".to_owned())
+}
+
+fn token_of(sub: &str) -> String {
     let grant = Grant {
-        sub: "alice".parse().unwrap(),
+        sub: sub.parse().unwrap(),
         scope: String::new(),
         topics: Vec::new(),
         expires_s: NOW_MS / 1_000 + 3_600,
@@ -196,19 +228,17 @@ fn token_check_hs256(bencher: Bencher<'_, '_>) {
         issuer: String::new(),
         audience: Vec::new(),
     };
-    let token = token::mint(&secret, &grant);
-    let runtime = runtime();
-    let verifier = runtime.block_on(Verifier::open(token::Settings {
-        hs256_secret: secret,
+    token::mint(&secret(), &grant)
+}
+
+fn verifier(runtime: &tokio::runtime::Runtime) -> Verifier {
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let opened = runtime.block_on(Verifier::open(token::Settings {
+        hs256_secret: secret(),
         public_keys: Vec::new(),
         jwks: String::new(),
         issuer: String::new(),
         audience: Vec::new(),
     }));
-    let verifier = verifier.unwrap();
-    bencher.bench_local(|| {
-        runtime
-            .block_on(verifier.verify(black_box(&token), NOW_MS))
-            .unwrap()
-    });
+    opened.unwrap()
 }

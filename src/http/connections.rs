@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::UnixMs;
+use crate::deadlines::Alarm;
 use crate::event::ConnId;
 use crate::features::people::Departure;
 use crate::features::presence::Presence;
@@ -104,9 +105,9 @@ pub struct Connection {
     pub is_filtered: bool,
     /// Everything up to here was written to it or hidden from it; written by the stream, read by the administrator.
     reached_seq: AtomicU64,
-    /// When its stream must be woken if nothing else does, in milliseconds since `Connections::began`; written by the
-    /// stream, read by `beat_forever`.
-    due_ms: AtomicU64,
+    /// When its stream must be woken if nothing else does, a moment of `Connections::beat`; written by the stream, read
+    /// by `beat_forever`.
+    due: AtomicU64,
     /// When which events were written to it, of late; written by the stream, read by traces.
     turns: Mutex<VecDeque<WrittenTurn>>,
 }
@@ -188,8 +189,8 @@ pub struct Connections {
     /// Written when a connection ends, read by traces.
     ended: Mutex<VecDeque<Arc<Connection>>>,
     is_draining: AtomicBool,
-    /// From when on the moments of `beat_forever` are counted.
-    began: Instant,
+    /// Counts the moments of `beat_forever`.
+    beat: Alarm,
     told: Told,
 }
 
@@ -229,7 +230,7 @@ impl Connections {
             by_id: DashMap::new(),
             ended: Mutex::default(),
             is_draining: AtomicBool::new(false),
-            began: Instant::now(),
+            beat: Alarm::default(),
             told,
         })
     }
@@ -259,7 +260,7 @@ impl Connections {
             start_seq,
             is_filtered,
             reached_seq: AtomicU64::new(start_seq),
-            due_ms: AtomicU64::new(u64::MAX),
+            due: AtomicU64::new(u64::MAX),
             turns: Mutex::default(),
         });
         self.by_id.insert(id, Arc::clone(&connection));
@@ -385,9 +386,8 @@ impl Connections {
     pub async fn beat_forever(self: Arc<Self>, ping_every: Duration, stop: CancellationToken) {
         let every = (ping_every / BEATS_PER_PING).clamp(BEAT_MIN, BEAT_MAX);
         while tokio::time::timeout(every, stop.cancelled()).await.is_err() {
-            let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let is_due =
-                |connection: &Connection| connection.due_ms.load(Ordering::Relaxed) <= now_ms;
+            let now = self.beat.now();
+            let is_due = |connection: &Connection| connection.due.load(Ordering::Relaxed) <= now;
             let due: Vec<UserNo> = self
                 .by_id
                 .iter()
@@ -428,10 +428,8 @@ impl Listed {
 
     /// The stream is to be woken at this moment, or a beat of the heart later.
     pub fn expect_by(&self, due: Instant) {
-        let due = due.saturating_duration_since(self.connections.began);
-        // Rounded up: woken a moment too early, it would wait for another beat.
-        let due_ms = u64::try_from(due.as_millis()).map_or(u64::MAX, |due_ms| due_ms + 1);
-        self.connection.due_ms.store(due_ms, Ordering::Relaxed);
+        let due = self.connections.beat.at(due);
+        self.connection.due.store(due, Ordering::Relaxed);
     }
 }
 

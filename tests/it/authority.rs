@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::described::{Operation, ROWS, Who, operations};
+use crate::described::{Operation, ROWS, Who, operation_ids, operations};
 use crate::harness::{Server, start};
 use crate::inbox::text;
 use crate::reader::{Ask, Reader, Transport, open};
@@ -193,11 +193,7 @@ fn filled(path: &str, values: &[(&str, &str)]) -> String {
 #[tokio::test]
 async fn every_operation_says_what_it_names() {
     let server = start(talk::options()).await;
-    let described: BTreeSet<String> = operations(&server)
-        .await
-        .into_iter()
-        .map(|o| o.id)
-        .collect();
+    let described = operation_ids(&server).await;
     let rows: BTreeSet<String> = OBJECTS.iter().map(|(id, _)| (*id).to_owned()).collect();
     assert_eq!(described, rows);
     assert_eq!(rows.len(), OBJECTS.len(), "a row stands twice");

@@ -111,6 +111,12 @@ pub struct Operation {
     pub document: Value,
 }
 
+/// The ids of all operations described.
+pub async fn operation_ids(server: &Server) -> BTreeSet<String> {
+    let described = operations(server).await;
+    described.into_iter().map(|o| o.id).collect()
+}
+
 pub async fn operations(server: &Server) -> Vec<Operation> {
     let document = server.get("/openapi.json").send().await.expect(200);
     let mut operations = Vec::new();
@@ -149,11 +155,7 @@ fn filled(path: &str) -> String {
 #[tokio::test]
 async fn every_operation_has_its_row_and_every_row_its_operation() {
     let server = start(Options::new()).await;
-    let described: BTreeSet<String> = operations(&server)
-        .await
-        .into_iter()
-        .map(|o| o.id)
-        .collect();
+    let described = operation_ids(&server).await;
     let rows: BTreeSet<String> = ROWS.iter().map(|(id, ..)| (*id).to_owned()).collect();
     assert_eq!(rows.len(), ROWS.len(), "a row stands twice");
     assert_eq!(described, rows);

@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::store::logs::View;
 use crate::store::read::{Page, PageBounds, Read};
 use crate::store::shared::StoreError;
-use crate::wake::Subscriber;
+use crate::wake::{Subscriber, Waiting};
 
 /// Everything after the cursor is written in one turn, up to this many bytes.
 pub const TURN_BYTES: usize = 64 << 10;
@@ -108,7 +108,6 @@ pub struct Wish {
 pub struct Cursor {
     store: Store,
     subscriber: Subscriber,
-    user: UserNo,
     epoch: Epoch,
     /// Everything up to this seq was yielded or hidden.
     after: u64,
@@ -125,20 +124,26 @@ pub struct Cursor {
     is_place_told: bool,
     signals_seen: u64,
     wakes_seen: u64,
-    hidden: u32,
-    hidden_since: Option<Instant>,
+    /// What was hidden since the position was told last; there once something was.
+    hidden: Option<Box<Hidden>>,
     /// Kept from wait to wait: to put one off costs less than to make one. There once a wait had an end.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Hidden {
+    events: u32,
+    since: Instant,
+}
+
 impl Cursor {
-    /// Places a cursor in the user's log. `subscriber` must have been made before, so that no wake is missed.
+    /// Places a cursor in the log of the subscriber's user. `subscriber` must have been made before, so that no wake is missed.
     pub async fn open(
         store: Store,
         subscriber: Subscriber,
-        user: UserNo,
         wish: Wish,
     ) -> Result<Cursor, StoreError> {
+        let user = subscriber.user();
         let view = store.view(user);
         let is_placed_loosely =
             matches!(wish.start, Start::Oldest | Start::Last(_) | Start::Since(_));
@@ -147,7 +152,6 @@ impl Cursor {
         Ok(Cursor {
             store,
             subscriber,
-            user,
             epoch: view.epoch,
             after,
             on_gap: wish.on_gap,
@@ -159,8 +163,7 @@ impl Cursor {
             is_place_told: false,
             signals_seen,
             wakes_seen: 0,
-            hidden: 0,
-            hidden_since: None,
+            hidden: None,
             timer: None,
         })
     }
@@ -182,7 +185,7 @@ impl Cursor {
     pub fn head(&self) -> Position {
         Position {
             epoch: self.epoch,
-            seq: self.store.view(self.user).tail,
+            seq: self.store.view(self.user()).tail,
         }
     }
 
@@ -196,73 +199,56 @@ impl Cursor {
         self.after = self.after.max(seq);
     }
 
+    /// Whose log it reads.
+    pub fn user(&self) -> UserNo {
+        self.subscriber.user()
+    }
+
     /// The next thing for the reader, at the latest at `deadline`; without one, somebody else must wake who waits too
     /// long. Events come as many as `bounds` allow.
-    pub async fn next(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, and every reader waits in here"
+    )]
+    pub fn next(
         &mut self,
         bounds: PageBounds,
         deadline: Option<Instant>,
-    ) -> Result<Delivery, StoreError> {
-        // The hidden positions that are due to be told shorten the wait.
-        let told = self.hidden_since.map(|since| since + HIDDEN_TOLD_EVERY);
-        let until = told.into_iter().chain(deadline).min();
-        if let Some(delivery) = self.look(bounds).await? {
-            return Ok(delivery);
+    ) -> impl Future<Output = Result<Delivery, StoreError>> + Send {
+        async move {
+            if let Some(delivery) = self.look(bounds).await? {
+                return Ok(delivery);
+            }
+            if self.wait(deadline).await {
+                return Ok(self.look(bounds).await?.unwrap_or(Delivery::Woken));
+            }
+            Ok(match self.hidden.is_some() {
+                true => self.told_moved(),
+                false => Delivery::Silence,
+            })
         }
-        if self.wait(until).await {
-            return Ok(self.look(bounds).await?.unwrap_or(Delivery::Woken));
-        }
-        Ok(match self.hidden > 0 {
-            true => self.told_moved(),
-            false => Delivery::Silence,
-        })
     }
 
-    /// Waits for a wake that was not seen yet. Tells whether there was one before `until`.
-    async fn wait(&mut self, until: Option<Instant>) -> bool {
+    /// Waits for a wake that was not seen yet. Tells whether there was one before `deadline`, or before it is time to tell
+    /// of hidden positions.
+    fn wait(&mut self, deadline: Option<Instant>) -> Waiting<'_> {
         #[cfg(feature = "faults")]
         if crate::store::committer::is_mutant("mutant_subscribe_after_read") {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            let listening = self.subscriber.listen();
-            return match until {
-                Some(until) => tokio::time::timeout_at(until, listening).await.is_ok(),
-                None => {
-                    listening.await;
-                    true
-                }
-            };
+            std::thread::sleep(Duration::from_millis(2));
+            self.wakes_seen = self.subscriber.wakes();
         }
-        let listening = self.subscriber.listen();
-        tokio::pin!(listening);
-        // Listen before comparing: a wake between the last look and here has moved the count, a later one ends the wait.
-        listening.as_mut().enable();
-        let wakes = self.subscriber.wakes();
-        if wakes != self.wakes_seen {
-            self.wakes_seen = wakes;
-            return true;
-        }
-        let is_woken = match until {
-            None => {
-                listening.await;
-                true
+        let told = self.hidden.as_ref();
+        let told = told.map(|hidden| hidden.since + HIDDEN_TOLD_EVERY);
+        let until = told.into_iter().chain(deadline).min();
+        let timer = &mut self.timer;
+        let timer = until.map(|until| {
+            let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+            if timer.deadline() != until {
+                timer.as_mut().reset(until);
             }
-            Some(until) => {
-                let timer = self
-                    .timer
-                    .get_or_insert_with(|| Box::pin(sleep_until(until)));
-                if timer.deadline() != until {
-                    timer.as_mut().reset(until);
-                }
-                tokio::select! {
-                    biased;
-                    () = listening => true,
-                    () = timer => false,
-                }
-            }
-        };
-        // Before the look that follows: a wake during it moves the count again.
-        self.wakes_seen = self.subscriber.wakes();
-        is_woken
+            timer.as_mut()
+        });
+        self.subscriber.wait(&mut self.wakes_seen, timer)
     }
 
     /// What there is for the reader now.
@@ -276,11 +262,10 @@ impl Cursor {
             return Ok(Some(Delivery::Signals(signals)));
         }
         loop {
-            let view = self.store.view(self.user);
-            if view.epoch != self.epoch {
-                return Ok(Some(Delivery::Reset(self.start_anew(&view))));
+            if let Some(reset) = self.start_anew() {
+                return Ok(Some(Delivery::Reset(reset)));
             }
-            match self.store.read(self.user, self.after, bounds).await? {
+            match self.store.read(self.user(), self.after, bounds).await? {
                 Read::AtTail => break,
                 Read::Gone { floor } if self.is_placed_loosely && !self.is_place_told => {
                     self.after = floor - 1;
@@ -324,24 +309,37 @@ impl Cursor {
         match page.last() {
             // The position is told with the last event that is shown; those hidden behind it count anew.
             Some(shown) => {
-                self.hidden = u32::try_from(last - shown.seq).unwrap_or(u32::MAX);
-                self.hidden_since = (self.hidden > 0).then(Instant::now);
-                return Some(Delivery::Events(page));
+                self.hidden = None;
+                self.hide(last - shown.seq);
+                Some(Delivery::Events(page))
             }
-            None => self.hidden += u32::try_from(read).unwrap_or(u32::MAX),
-        }
-        match self.hidden {
-            HIDDEN_EVENTS_MAX.. => Some(self.told_moved()),
-            _ => {
-                self.hidden_since.get_or_insert_with(Instant::now);
-                None
+            None => {
+                let hidden = self.hide(read as u64);
+                (hidden >= HIDDEN_EVENTS_MAX).then(|| self.told_moved())
             }
         }
     }
 
+    /// Counts hidden events; gives how many there are since the position was told.
+    fn hide(&mut self, events: u64) -> u32 {
+        if events == 0 && self.hidden.is_none() {
+            return 0;
+        }
+        let none = || {
+            Box::new(Hidden {
+                events: 0,
+                since: Instant::now(),
+            })
+        };
+        let hidden = self.hidden.get_or_insert_with(none);
+        hidden.events = hidden
+            .events
+            .saturating_add(u32::try_from(events).unwrap_or(u32::MAX));
+        hidden.events
+    }
+
     fn told_moved(&mut self) -> Delivery {
-        self.hidden = 0;
-        self.hidden_since = None;
+        self.hidden = None;
         Delivery::Moved
     }
 
@@ -375,7 +373,7 @@ impl Cursor {
 
     /// Retention overtook the reader.
     fn fell_behind(&mut self, floor: u64) -> Reset {
-        let view = self.store.view(self.user);
+        let view = self.store.view(self.user());
         let requested = self.position().to_string();
         let view = View {
             floor: floor.max(view.floor),
@@ -392,17 +390,17 @@ impl Cursor {
         reset
     }
 
-    /// The log was created anew under the reader.
-    fn start_anew(&mut self, view: &View) -> Reset {
-        let reset = reset(
-            ResetReason::Epoch,
-            self.position().to_string(),
-            view,
-            self.on_gap,
-        );
+    /// Where the log was created anew under the reader.
+    fn start_anew(&mut self) -> Option<Reset> {
+        let view = self.store.view(self.user());
+        if view.epoch == self.epoch {
+            return None;
+        }
+        let requested = self.position().to_string();
+        let reset = reset(ResetReason::Epoch, requested, &view, self.on_gap);
         self.epoch = view.epoch;
         self.after = reset.resumed.seq;
-        reset
+        Some(reset)
     }
 }
 

@@ -146,7 +146,7 @@ impl Limits {
 
     /// Takes a seat for one connection; it comes back when the seat is dropped.
     pub fn connect(&self, user: &UserId) -> Result<Seat, Full> {
-        Seats::take(&self.seats, user)
+        Seats::take(&self.seats, self.hasher.hash_one(user))
     }
 
     /// Connections that have a seat.
@@ -219,17 +219,17 @@ struct Seats {
     /// Written by `take` and by the drop of a seat; read for the metrics.
     in_all: AtomicU32,
     /// Users with at least one seat; written like `in_all`.
-    per_user: DashMap<UserId, u32>,
+    per_user: DashMap<Key, u32>,
 }
 
 impl Seats {
-    fn take(seats: &Arc<Seats>, user: &UserId) -> Result<Seat, Full> {
+    fn take(seats: &Arc<Seats>, user: Key) -> Result<Seat, Full> {
         let grown = |taken: u32| (taken < seats.in_all_max.get()).then_some(taken + 1);
         seats
             .in_all
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)
             .map_err(|_| Full::Server)?;
-        let mut taken = seats.per_user.entry(user.clone()).or_insert(0);
+        let mut taken = seats.per_user.entry(user).or_insert(0);
         if *taken >= seats.per_user_max.get() {
             seats.in_all.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::User);
@@ -237,7 +237,7 @@ impl Seats {
         *taken += 1;
         drop(taken);
         Ok(Seat {
-            user: user.clone(),
+            user,
             seats: seats.clone(),
         })
     }
@@ -246,13 +246,13 @@ impl Seats {
 /// The right of one connection to be there.
 #[derive(Debug)]
 pub struct Seat {
-    user: UserId,
+    user: Key,
     seats: Arc<Seats>,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut taken) = self.seats.per_user.entry(self.user.clone()) {
+        if let Entry::Occupied(mut taken) = self.seats.per_user.entry(self.user) {
             *taken.get_mut() -= 1;
             if *taken.get() == 0 {
                 taken.remove();
@@ -435,7 +435,8 @@ mod tests {
                         if turn % 7 == thread % 7 {
                             kept.pop();
                         }
-                        let for_one = limits.seats.per_user.get(&name).map_or(0, |taken| *taken);
+                        let key = limits.hasher.hash_one(&name);
+                        let for_one = limits.seats.per_user.get(&key).map_or(0, |taken| *taken);
                         most_for_one.fetch_max(for_one, Ordering::Relaxed);
                         most_in_all.fetch_max(limits.connections(), Ordering::Relaxed);
                     }

@@ -8,21 +8,47 @@ pub mod summary;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+/// How a reader reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    Sse,
+    Ndjson,
+    Poll,
+    WebSocket,
+}
+
+impl Transport {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Transport::Sse => "sse",
+            Transport::Ndjson => "ndjson",
+            Transport::Poll => "poll",
+            Transport::WebSocket => "websocket",
+        }
+    }
+}
+
+impl EncodeLabelValue for Transport {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Transport {
-    pub transport: &'static str,
+pub struct Readers {
+    pub transport: Transport,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Ended {
-    pub transport: &'static str,
+    pub transport: Transport,
     pub reason: &'static str,
 }
 
@@ -45,8 +71,8 @@ struct Source {
 pub struct Metrics {
     registry: Registry,
     /// Open subscribers.
-    pub subscribers: Family<Transport, Gauge>,
-    pub connects: Family<Transport, Counter>,
+    pub subscribers: Family<Readers, Gauge>,
+    pub connects: Family<Readers, Counter>,
     pub disconnects: Family<Ended, Counter>,
     /// How readers that named a position started.
     pub resumes: Family<Outcome, Counter>,
@@ -60,7 +86,7 @@ pub struct Metrics {
     pub copies: Counter,
     pub duplicates: Counter,
     pub signals: Counter,
-    pub delivered: Family<Transport, Counter>,
+    pub delivered: Family<Readers, Counter>,
     /// Where readers found their events.
     reads: Family<Source, Counter>,
     pub reads_memory: Counter,

@@ -93,8 +93,6 @@ pub struct Surroundings {
 pub struct Store {
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
-    /// Bytes that may wait for the committer.
-    queue_bytes: Arc<Semaphore>,
 }
 
 /// A store on disk whose committer runs on a thread of its own.
@@ -207,6 +205,7 @@ fn open_rows(
         at_work: Pulse::default(),
         in_sync: Pulse::default(),
         disk_readers: Semaphore::new(DISK_READERS_MAX),
+        queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
     });
     let mut upkeep = Upkeep::new(settings.retention, opened.live_bytes);
     upkeep.resume(&shared.logs, &opened.replayed);
@@ -218,7 +217,6 @@ fn open_rows(
     let store = Store {
         shared,
         requests: sender,
-        queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
     };
     Ok((
         store,
@@ -263,7 +261,7 @@ impl Store {
         let gone = || StoreError::Failed("the committer has stopped".to_owned());
         let share =
             u32::try_from(bytes.clamp(1, QUEUE_BYTES_MAX)).expect("the queue's bound fits 32 bits");
-        let permit = Arc::clone(&self.queue_bytes)
+        let permit = Arc::clone(&self.shared.queue_bytes)
             .acquire_many_owned(share)
             .await;
         let permit = permit.map_err(|_| gone())?;

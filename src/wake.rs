@@ -5,13 +5,18 @@
 //! was connected has taken it. It never knows what was committed: the log says that.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::time::Sleep;
 
 use crate::clock::UnixMs;
 use crate::event::Signal;
@@ -34,8 +39,8 @@ pub struct Wake {
     subscribers: AtomicU32,
     /// Counts signals; a cursor remembers the count up to which it has seen them. Written under the lock of `signals`.
     newest_signal: AtomicU64,
-    /// Written by `signal`, read by the user's cursors.
-    signals: Mutex<Signals>,
+    /// Written by `signal`, read by the user's cursors. `None` until there is a signal: most users never get one.
+    signals: Mutex<Option<Box<Signals>>>,
 }
 
 #[derive(Default)]
@@ -57,6 +62,17 @@ pub struct Subscriber {
     wake: Arc<Wake>,
     user: UserNo,
     wakes: Wakes,
+}
+
+pin_project! {
+    /// A subscriber's wait for a wake that it has not seen.
+    pub struct Waiting<'a> {
+        #[pin]
+        listening: Notified<'a>,
+        subscriber: &'a Subscriber,
+        seen: &'a mut u64,
+        timer: Option<Pin<&'a mut Sleep>>,
+    }
 }
 
 impl Wakes {
@@ -121,7 +137,7 @@ impl Wake {
         let left = self.subscribers.load(Ordering::Relaxed);
         let mut signals = self.signals.lock();
         let number = self.newest_signal.load(Ordering::Relaxed) + 1;
-        signals.put(Kept {
+        signals.get_or_insert_default().put(Kept {
             number,
             left,
             signal,
@@ -143,9 +159,18 @@ impl Signals {
 }
 
 impl Subscriber {
-    /// Listens for the next wake. Enable it before comparing `wakes`, or a wake between the two is lost.
-    pub fn listen(&self) -> tokio::sync::futures::Notified<'_> {
-        self.wake.notify.notified()
+    pub fn user(&self) -> UserNo {
+        self.user
+    }
+
+    /// Waits for a wake beyond those that were `seen`: true once there is one, false when the timer ends before.
+    pub fn wait<'a>(&'a self, seen: &'a mut u64, timer: Option<Pin<&'a mut Sleep>>) -> Waiting<'a> {
+        Waiting {
+            listening: self.wake.notify.notified(),
+            subscriber: self,
+            seen,
+            timer,
+        }
     }
 
     /// How often the user was woken.
@@ -167,7 +192,7 @@ impl Subscriber {
                 .is_none_or(|expires_ms| expires_ms > now_ms)
         };
         let mut fresh: SmallVec<[(u64, Arc<Signal>); 2]> = SmallVec::new();
-        signals.by_key.retain(|_, kept| {
+        signals.get_or_insert_default().by_key.retain(|_, kept| {
             if !is_live(&kept.signal) {
                 return false;
             }
@@ -181,6 +206,26 @@ impl Subscriber {
         drop(signals);
         fresh.sort_unstable_by_key(|(number, _)| *number);
         fresh.into_iter().map(|(_, signal)| signal).collect()
+    }
+}
+
+impl Future for Waiting<'_> {
+    type Output = bool;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<bool> {
+        let waiting = self.project();
+        // It listens before it compares: a wake between the last look and here has moved the count, a later one is heard.
+        let is_heard = waiting.listening.poll(context).is_ready();
+        let wakes = waiting.subscriber.wakes();
+        if is_heard || wakes != **waiting.seen {
+            // Before the look that follows: a wake during it moves the count again.
+            **waiting.seen = wakes;
+            return Poll::Ready(true);
+        }
+        match waiting.timer {
+            Some(timer) => timer.as_mut().poll(context).map(|()| false),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -244,12 +289,25 @@ mod tests {
         let (mut first_seen, mut second_seen) = (0, 0);
         wakes.signal(UserNo(1), signal(1, None));
         assert_eq!(first.signals_after(&mut first_seen, 1_000).len(), 1);
-        assert_eq!(second.wake.signals.lock().by_key.len(), 1, "one has not");
+        assert_eq!(
+            second.wake.signals.lock().as_ref().unwrap().by_key.len(),
+            1,
+            "one has not"
+        );
         let late = wakes.subscribe(UserNo(1));
         let mut late_seen = late.newest_signal();
         assert!(late.signals_after(&mut late_seen, 1_000).is_empty());
         assert_eq!(second.signals_after(&mut second_seen, 1_000).len(), 1);
-        assert!(second.wake.signals.lock().by_key.is_empty());
+        assert!(
+            second
+                .wake
+                .signals
+                .lock()
+                .as_ref()
+                .unwrap()
+                .by_key
+                .is_empty()
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 use crate::accept::counts::Counts;
@@ -26,6 +26,9 @@ const BEYOND_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
+
+/// What a peer may send that nobody will answer, before it is no longer listened to.
+const FORGOTTEN_BYTES_MAX: u32 = 64 * 1024;
 
 /// The first bytes of an HTTP/2 connection; no HTTP/1 method begins with them.
 const HTTP2_START: &[u8; 3] = b"PRI";
@@ -40,7 +43,25 @@ pub enum Protocol {
 #[derive(Debug)]
 pub struct Open {
     counts: Arc<Counts>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// One of a bounded number of places; it comes back when this is dropped. Half as large as the semaphore's own permit.
+#[derive(Debug)]
+pub struct Place(Arc<Semaphore>);
+
+impl Place {
+    pub fn of(permit: OwnedSemaphorePermit) -> Place {
+        let places = Arc::clone(permit.semaphore());
+        permit.forget();
+        Place(places)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.add_permits(1);
+    }
 }
 
 impl Open {
@@ -49,7 +70,7 @@ impl Open {
         Counts::add(&counts.open);
         Open {
             counts,
-            _place: place,
+            _place: Place::of(place),
         }
     }
 
@@ -71,7 +92,9 @@ impl Drop for Open {
 pub struct Socket {
     stream: TcpStream,
     open: Open,
-    write_timeout: Duration,
+    write_timeout_ms: u32,
+    /// Bytes that `poll_gone` read.
+    forgotten: u32,
     /// Ends a blocked write; there only while one is blocked.
     stall: Option<Pin<Box<Sleep>>>,
     /// Bytes that `protocol` took and `poll_read` gives back, from `replayed` to `taken`.
@@ -88,7 +111,8 @@ impl Socket {
         Socket {
             stream,
             open,
-            write_timeout,
+            write_timeout_ms: u32::try_from(write_timeout.as_millis()).unwrap_or(u32::MAX),
+            forgotten: 0,
             stall: None,
             start: [0; HTTP2_START.len()],
             taken: 0,
@@ -113,6 +137,23 @@ impl Socket {
         }
     }
 
+    /// Resolves when the peer has closed its half, or the connection broke. What it says meanwhile is read and forgotten,
+    /// up to a bound.
+    pub fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut space = [0; 256];
+        while self.forgotten < FORGOTTEN_BYTES_MAX {
+            let mut buffer = ReadBuf::new(&mut space);
+            let read = ready!(Pin::new(&mut *self).poll_read(context, &mut buffer));
+            match buffer.filled().len() {
+                0 => return Poll::Ready(()),
+                _ if read.is_err() => return Poll::Ready(()),
+                count => self.forgotten += count as u32,
+            }
+        }
+        // A peer that keeps talking is no longer listened to; writes will tell when it goes.
+        Poll::Pending
+    }
+
     /// Passes on what a write gave, or the end of patience when it goes on giving nothing.
     fn watched(
         &mut self,
@@ -123,9 +164,10 @@ impl Socket {
             self.stall = None;
             return Poll::Ready(written.inspect_err(|error| self.open.note(error)));
         }
+        let patience = Duration::from_millis(self.write_timeout_ms.into());
         let stall = self
             .stall
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.write_timeout)));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         ready!(stall.as_mut().poll(context));
         Counts::add(&self.open.counts.write_stalled);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

@@ -7,20 +7,20 @@
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use axum::http::response::Parts;
 use axum::response::Response;
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use pin_project_lite::pin_project;
+use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::socket::Socket;
+use crate::http::stream::News;
 use crate::http::streaming::{Streaming, Takeable};
 
-/// What a reader may send after its request before it is no longer listened to.
-const FORGOTTEN_BYTES_MAX: usize = 64 * 1024;
 const LINE_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// Bytes for a chunk's size: as many digits as a size can have, and the end of the line.
@@ -58,42 +58,85 @@ impl Slot {
 }
 
 impl Taken {
-    /// Writes the response and every turn of its stream, until one side ends it or `cut` ends both. No async fn, which
-    /// keeps its arguments twice: that and what is dropped early would be 300 bytes a stream.
+    /// Writes the response and every turn of its stream, until one side ends it or `cut` ends both. What is done once
+    /// and what ends soon are futures of their own: this one is kept for as long as the stream is open.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice"
+    )]
     pub fn carry(
         self: Box<Self>,
         mut socket: Socket,
         cut: CancellationToken,
     ) -> impl Future<Output = ()> + Send {
+        async move {
+            let (mut streaming, mut bytes) = self.begin();
+            let mut is_last = false;
+            while sent(&mut socket, bytes, &cut).await && !is_last {
+                let news = NewsUnlessGone {
+                    socket: &mut socket,
+                    news: streaming.news(),
+                };
+                let Some(news) = news.await else {
+                    return;
+                };
+                let written = streaming.write(news, CHUNK_HEADROOM);
+                is_last = written.is_last;
+                bytes = chunked(written.bytes, is_last);
+            }
+            // A peer that has gone already cannot be told; the socket closes either way.
+            socket.shutdown().await.ok();
+        }
+    }
+
+    /// The stream, and the response with the first frame.
+    fn begin(self: Box<Self>) -> (Streaming, BytesMut) {
         let Taken {
             head,
             mut streaming,
         } = *self;
-        let mut before = head_bytes(&head);
-        async move {
-            let mut forgotten = 0;
-            loop {
-                let written = tokio::select! {
-                    biased;
-                    () = Gone { socket: &mut socket, forgotten: &mut forgotten } => return,
-                    written = streaming.turn(CHUNK_HEADROOM) => written,
-                };
-                let mut bytes = chunked(written.bytes, written.is_last);
-                if !before.is_empty() {
-                    before.extend_from_slice(&bytes);
-                    bytes = std::mem::take(&mut before);
-                }
-                let is_sent = tokio::select! {
-                    biased;
-                    sent = socket.write_all(&bytes) => sent.is_ok(),
-                    () = cut.cancelled() => false,
-                };
-                if written.is_last || !is_sent {
-                    // A peer that has gone already cannot be told; the socket closes either way.
-                    socket.shutdown().await.ok();
-                    return;
-                }
-            }
+        let mut bytes = head_bytes(&head);
+        bytes.extend_from_slice(&chunked(streaming.greeting(CHUNK_HEADROOM), false));
+        (streaming, bytes)
+    }
+}
+
+/// Writes the bytes. False: the peer does not take them, or it is time to cut.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice"
+)]
+fn sent(
+    socket: &mut Socket,
+    bytes: BytesMut,
+    cut: &CancellationToken,
+) -> impl Future<Output = bool> {
+    async move {
+        tokio::select! {
+            biased;
+            sent = socket.write_all(&bytes) => sent.is_ok(),
+            () = cut.cancelled() => false,
+        }
+    }
+}
+
+pin_project! {
+    /// What is next for the reader, or nothing once the reader has gone.
+    struct NewsUnlessGone<'a, F> {
+        socket: &'a mut Socket,
+        #[pin]
+        news: F,
+    }
+}
+
+impl<F: Future<Output = News>> Future for NewsUnlessGone<'_, F> {
+    type Output = Option<News>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<News>> {
+        let waiting = self.project();
+        match waiting.socket.poll_gone(context) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => waiting.news.poll(context).map(Some),
         }
     }
 }
@@ -135,30 +178,4 @@ fn head_bytes(head: &Parts) -> BytesMut {
     )
     .expect("writing to memory does not fail");
     bytes
-}
-
-/// Resolves when the peer has closed its half, or the connection broke.
-struct Gone<'a> {
-    socket: &'a mut Socket,
-    forgotten: &'a mut usize,
-}
-
-impl Future for Gone<'_> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let gone = self.get_mut();
-        let mut space = [0; 256];
-        while *gone.forgotten < FORGOTTEN_BYTES_MAX {
-            let mut buffer = ReadBuf::new(&mut space);
-            let read = ready!(Pin::new(&mut *gone.socket).poll_read(context, &mut buffer));
-            match buffer.filled().len() {
-                0 => return Poll::Ready(()),
-                _ if read.is_err() => return Poll::Ready(()),
-                count => *gone.forgotten += count,
-            }
-        }
-        // A peer that keeps talking is no longer listened to; writes will tell when it goes.
-        Poll::Pending
-    }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -30,11 +30,12 @@ const COUNTED_AT_ONCE: usize = 32;
 /// Badges remembered; a full table is emptied.
 const REMEMBERED_MAX: usize = 100_000;
 
+/// Counts in 32 bits, which is more than anyone has unread: one is remembered for each open user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Badge {
-    pub notifications: u64,
-    pub messages: u64,
-    pub conversations: u64,
+    pub notifications: u32,
+    pub messages: u32,
+    pub conversations: u32,
 }
 
 /// The badges of one server.
@@ -49,23 +50,24 @@ struct Inner {
     /// What was counted last, until the next change; written by `of`, made void by `changed`.
     counted: DashMap<UserNo, Counted>,
     /// Gives each entry and each change a number of its own.
-    stamps: AtomicU64,
+    stamps: AtomicU32,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Counted {
     /// Changes with every change of the user: a count that was begun before one is not kept.
-    stamp: u64,
+    stamp: u32,
     badge: Option<Badge>,
 }
 
 /// Counts the user's badge.
 pub fn count(transaction: &Transaction<'_>, user: UserNo) -> Result<Badge, StoreError> {
     let unread = conversation::unread(transaction, user)?;
+    let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
     Ok(Badge {
-        notifications: inbox::unread(transaction, user)?,
-        messages: unread.messages,
-        conversations: unread.conversations,
+        notifications: narrow(inbox::unread(transaction, user)?),
+        messages: narrow(unread.messages),
+        conversations: narrow(unread.conversations),
     })
 }
 

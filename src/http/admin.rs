@@ -197,7 +197,7 @@ pub fn told(app: &App, connection: &Connection) -> Value {
     json!({
         "conn": connection.id,
         "user": app.store.name(connection.user),
-        "transport": connection.transport,
+        "transport": connection.transport.as_str(),
         "since": rfc3339(connection.since_ms),
         "cursor": cursor.to_string(),
         "lag": view.tail.saturating_sub(cursor.seq),

@@ -11,18 +11,17 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::UnixMs;
-use crate::deadlines::Alarm;
+use crate::deadlines::{Alarm, Ms};
 use crate::event::ConnId;
 use crate::features::people::Departure;
 use crate::features::presence::Presence;
 use crate::features::typing::Typing;
 use crate::id::{Random, UserNo};
 use crate::limits::Seat;
-use crate::metrics::{Ended, Metrics, Transport};
+use crate::metrics::{Ended, Metrics, Readers, Transport};
 use crate::store::read::Entry;
 use crate::token::Claims;
 use crate::wake::Wakes;
@@ -90,12 +89,11 @@ const ERASED: u8 = 3;
 pub struct Connection {
     pub id: ConnId,
     pub user: UserNo,
-    pub transport: &'static str,
+    pub transport: Transport,
     pub since_ms: UnixMs,
     pub user_agent: Box<str>,
     /// Time at which its token was issued; a refresh moves it.
     issued_ms: AtomicU64,
-    jti: Mutex<Option<Box<str>>>,
     /// Written by a refresh, read by the stream.
     expires_ms: AtomicU64,
     /// Written by whoever ends it, read by the stream.
@@ -108,8 +106,28 @@ pub struct Connection {
     /// When its stream must be woken if nothing else does, a moment of `Connections::beat`; written by the stream, read
     /// by `beat_forever`.
     due: AtomicU64,
+    /// `None` until there is something in it: most connections are only open.
+    more: Mutex<Option<Box<More>>>,
+}
+
+#[derive(Debug, Default)]
+struct More {
+    /// The id of its token; written by a refresh.
+    jti: Option<Box<str>>,
     /// When which events were written to it, of late; written by the stream, read by traces.
-    turns: Mutex<VecDeque<WrittenTurn>>,
+    turns: VecDeque<WrittenTurn>,
+}
+
+impl More {
+    /// What a connection has whose token has this id.
+    fn of_token(jti: Option<&str>) -> Option<Box<More>> {
+        jti.map(|jti| {
+            Box::new(More {
+                jti: Some(jti.into()),
+                turns: VecDeque::new(),
+            })
+        })
+    }
 }
 
 /// Events written in one turn: the first and the last of them, and some in between may have been hidden.
@@ -150,7 +168,8 @@ impl Connection {
         let (Some(first), Some(last)) = (page.first(), page.last()) else {
             return;
         };
-        let mut turns = self.turns.lock();
+        let mut more = self.more.lock();
+        let turns = &mut more.get_or_insert_default().turns;
         if turns.len() >= TURNS_MAX {
             turns.pop_front();
         }
@@ -161,14 +180,24 @@ impl Connection {
         });
     }
 
+    fn was_written(&self) -> bool {
+        let more = self.more.lock();
+        more.as_ref().is_some_and(|more| !more.turns.is_empty())
+    }
+
+    fn is_of_token(&self, jti: &str) -> bool {
+        let more = self.more.lock();
+        more.as_ref()
+            .is_some_and(|more| more.jti.as_deref() == Some(jti))
+    }
+
     pub fn heard(&self, seq: u64) -> Heard {
         if seq <= self.start_seq {
             return Heard::BeganAfter;
         }
-        let turns = self.turns.lock();
-        let turn = turns
-            .iter()
-            .find(|turn| (turn.first..=turn.last).contains(&seq));
+        let more = self.more.lock();
+        let mut turns = more.iter().flat_map(|more| &more.turns);
+        let turn = turns.find(|turn| (turn.first..=turn.last).contains(&seq));
         match turn.filter(|_| !self.is_filtered) {
             Some(turn) => Heard::Written(turn.time_ms),
             None if seq > self.reached_seq() => Heard::NotYet,
@@ -215,7 +244,7 @@ pub struct Listed {
 pub struct Newcomer<'a> {
     pub id: ConnId,
     pub user: UserNo,
-    pub transport: &'static str,
+    pub transport: Transport,
     pub now_ms: UnixMs,
     pub user_agent: &'a str,
     pub claims: &'a Claims,
@@ -254,25 +283,21 @@ impl Connections {
             since_ms: now_ms,
             user_agent: user_agent.into(),
             issued_ms: AtomicU64::new(claims.issued_ms.unwrap_or(0)),
-            jti: Mutex::new(claims.jti.as_deref().map(Into::into)),
             expires_ms: AtomicU64::new(claims.expires_ms),
             closing: AtomicU8::new(OPEN),
             start_seq,
             is_filtered,
             reached_seq: AtomicU64::new(start_seq),
             due: AtomicU64::new(u64::MAX),
-            turns: Mutex::default(),
+            more: Mutex::new(More::of_token(claims.jti.as_deref())),
         });
         self.by_id.insert(id, Arc::clone(&connection));
         self.told.presence.opened(user);
         let metrics = &self.told.metrics;
-        metrics
-            .connects
-            .get_or_create(&Transport { transport })
-            .inc();
+        metrics.connects.get_or_create(&Readers { transport }).inc();
         metrics
             .subscribers
-            .get_or_create(&Transport { transport })
+            .get_or_create(&Readers { transport })
             .inc();
         Listed {
             connection,
@@ -314,7 +339,7 @@ impl Connections {
     pub fn count(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = BTreeMap::new();
         for entry in &self.by_id {
-            *counts.entry(entry.value().transport).or_insert(0) += 1;
+            *counts.entry(entry.value().transport.as_str()).or_insert(0) += 1;
         }
         counts
     }
@@ -338,7 +363,8 @@ impl Connections {
         connection
             .issued_ms
             .store(claims.issued_ms.unwrap_or(0), Ordering::Relaxed);
-        *connection.jti.lock() = claims.jti.as_deref().map(Into::into);
+        let jti = claims.jti.as_deref().map(Into::into);
+        connection.more.lock().get_or_insert_default().jti = jti;
         self.told.wakes.wake(connection.user);
     }
 
@@ -352,9 +378,7 @@ impl Connections {
 
     /// Ends the streams that one token opened.
     pub fn revoke_token(&self, jti: &str) {
-        self.end(REVOKED, |connection| {
-            connection.jti.lock().as_deref() == Some(jti)
-        });
+        self.end(REVOKED, |connection| connection.is_of_token(jti));
     }
 
     /// Ends all streams of a user who was erased.
@@ -426,9 +450,13 @@ impl Listed {
         self.ended = Some(closing);
     }
 
+    /// The time by the clock of `expect_by`.
+    pub fn now(&self) -> Ms {
+        self.connections.beat.now()
+    }
+
     /// The stream is to be woken at this moment, or a beat of the heart later.
-    pub fn expect_by(&self, due: Instant) {
-        let due = self.connections.beat.at(due);
+    pub fn expect_by(&self, due: Ms) {
         self.connection.due.store(due, Ordering::Relaxed);
     }
 }
@@ -437,7 +465,7 @@ impl Drop for Listed {
     fn drop(&mut self) {
         let connection = &self.connection;
         self.connections.by_id.remove(&connection.id);
-        if !connection.turns.lock().is_empty() {
+        if connection.was_written() {
             let mut ended = self.connections.ended.lock();
             if ended.len() >= ENDED_MAX {
                 ended.pop_front();
@@ -454,12 +482,12 @@ impl Drop for Listed {
         let departure = self.ended.map_or(Departure::Cut, Closing::departure);
         let left = presence.ended(connection.user, &connection.id, departure);
         // Between two polls a reader is still there.
-        if left == 0 && transport != "poll" {
+        if left == 0 && transport != Transport::Poll {
             typing.gone(connection.user);
         }
         metrics
             .subscribers
-            .get_or_create(&Transport { transport })
+            .get_or_create(&Readers { transport })
             .dec();
         metrics
             .disconnects

@@ -24,6 +24,7 @@ use crate::http::poll;
 use crate::http::state::App;
 use crate::http::stream::{self, Opening, Stream};
 use crate::http::streaming::{Streaming, Takeable};
+use crate::metrics::Transport;
 
 /// Where an `EventSource` that met a limit comes back, in milliseconds.
 const REFUSED_RETRY_MS: std::ops::RangeInclusive<u64> = 5_000..=30_000;
@@ -105,7 +106,7 @@ async fn answer(
             let layout = Layout::Lines {
                 has_control: !is_off(&query.control),
             };
-            let opening = opening("ndjson", &parts.headers, &query)?;
+            let opening = opening(Transport::Ndjson, &parts.headers, &query)?;
             streaming(
                 stream::open(app, caller, opening).await?,
                 layout,
@@ -116,7 +117,7 @@ async fn answer(
             let layout = Layout::Sse {
                 is_named: flag("named", &query.named)?,
             };
-            let opening = opening("sse", &parts.headers, &query)?;
+            let opening = opening(Transport::Sse, &parts.headers, &query)?;
             streaming(
                 stream::open(app, caller, opening).await?,
                 layout,
@@ -258,7 +259,7 @@ pub fn wish(start: Option<Start>, query: &ReadQuery) -> Result<Wish, Problem> {
 }
 
 pub fn opening(
-    transport: &'static str,
+    transport: Transport,
     headers: &HeaderMap,
     query: &ReadQuery,
 ) -> Result<Opening, Problem> {

@@ -3,6 +3,8 @@
 //! Promises: a stream that waits holds no buffer; whoever carries the frames may have headroom before them for bytes of
 //! its own, so that a turn is one write. It never waits.
 
+use std::borrow::Borrow;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::event::{Event, Signal};
@@ -76,9 +78,11 @@ impl Frames {
         self.ended();
     }
 
-    pub fn signal(&mut self, signal: &Signal) {
-        self.layout.signal(self.out(), signal);
-        self.ended();
+    pub fn signals(&mut self, signals: &[impl Borrow<Signal>]) {
+        for signal in signals {
+            self.layout.signal(self.out(), signal.borrow());
+            self.ended();
+        }
     }
 
     fn ended(&mut self) {

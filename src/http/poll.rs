@@ -22,7 +22,7 @@ use crate::http::presence;
 use crate::http::state::App;
 use crate::http::stream::{self, DRAIN_RETRY_MS};
 use crate::id::{Position, UserNo};
-use crate::metrics::{Outcome, Transport};
+use crate::metrics::{Outcome, Readers, Transport};
 use crate::store::read::PageBounds;
 
 const WAIT_SECONDS_MAX: f64 = 60.0;
@@ -45,20 +45,20 @@ pub async fn page(
         return Err(Problem::bad_request("invalid_cursor", message));
     }
     let (wait, bounds) = (wait(query, start.is_some())?, bounds(query)?);
-    let opening = opening("poll", headers, query)?;
+    let opening = opening(Transport::Poll, headers, query)?;
     let seat = app.limits.connect(caller.user())?;
     let user = app.store.log(caller.user()).await?;
     let subscriber = app.wakes.subscribe(user);
     let wished = opening.wish.start.clone();
     let is_filtered = opening.wish.filter != Filter::default();
-    let mut cursor = Cursor::open(app.store.clone(), subscriber, user, opening.wish).await?;
+    let mut cursor = Cursor::open(app.store.clone(), subscriber, opening.wish).await?;
     stream::count_start(app, user, &wished, &cursor);
     let mut listed = Connections::list(
         &app.connections,
         Newcomer {
             id: connections::new_id(&app.random),
             user,
-            transport: "poll",
+            transport: Transport::Poll,
             now_ms: app.clock.now_ms(),
             user_agent: &opening.user_agent,
             claims: &caller.claims,
@@ -141,7 +141,9 @@ fn write(app: &App, cursor: &Cursor, page: &mut PollPage, delivery: Delivery) ->
             }
             app.metrics
                 .delivered
-                .get_or_create(&Transport { transport: "poll" })
+                .get_or_create(&Readers {
+                    transport: Transport::Poll,
+                })
                 .inc_by(events.len() as u64);
             true
         }

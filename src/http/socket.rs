@@ -23,6 +23,7 @@ use crate::http::handshake;
 use crate::http::link::{self, Bounds, End, Link, Message};
 use crate::http::state::App;
 use crate::http::stream::{self, Opening, Stream, Turn};
+use crate::metrics::Transport;
 
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
@@ -47,7 +48,7 @@ pub async fn socket(State(app): State<Arc<App>>, mut parts: Parts) -> Result<Res
             "pages of this origin may not open sockets here; see server.allowed_origins",
         ));
     }
-    let opening = opening("websocket", &parts.headers, &query)?;
+    let opening = opening(Transport::WebSocket, &parts.headers, &query)?;
     let caller = admit(&app, &parts, &query, token.as_deref()).await?;
     if app.connections.is_draining() {
         return Err(Problem::draining());
@@ -184,8 +185,12 @@ impl Conversation {
         let patience = self.app.config.ws.pong_timeout_seconds;
         let mut pinged: Option<Instant> = None;
         let mut ping_at = Instant::now() + ping_every;
+        let mut frames = Frames::new(Layout::Bare, 0);
+        stream.greet(&mut frames);
+        if let Err(end) = self.tell(&mut stream, frames, Turn::Goes).await {
+            return end;
+        }
         loop {
-            let mut frames = Frames::new(Layout::Bare, 0);
             let timer = pinged.map_or(ping_at, |pinged| pinged + patience);
             let done = tokio::select! {
                 biased;
@@ -194,7 +199,11 @@ impl Conversation {
                     ping_at = Instant::now() + ping_every;
                     self.hear(&mut stream, &mut commands, message).await
                 }
-                turn = stream.turn(&mut frames) => self.tell(&mut stream, frames, turn).await,
+                news = stream.news() => {
+                    let mut frames = Frames::new(Layout::Bare, 0);
+                    let turn = stream.write(news, &mut frames);
+                    self.tell(&mut stream, frames, turn).await
+                }
                 () = tokio::time::sleep_until(timer) => match pinged {
                     Some(_) => Err(End::Close(GOING_AWAY, "no pong came")),
                     None => {

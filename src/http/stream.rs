@@ -1,20 +1,20 @@
 //! One open reader, whatever its transport: ready, what the cursor yields, pings, the end of its token, the bye.
 //!
 //! Promises: `ready` is first, `reset` comes before any event, silence is broken by a ping, and whoever is ended is
-//! told why. A turn may be dropped while it waits and loses nothing. It never queues an event.
+//! told why. Waiting may be given up at any time and loses nothing; writing never waits. It never queues an event.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
-use tokio::time::Instant;
 
 use crate::clock::{UnixMs, rfc3339};
 use crate::cursor::filter::Filter;
 use crate::cursor::start::Start;
 use crate::cursor::{Cursor, Delivery, Reset, TURN_BYTES, Wish};
+use crate::deadlines::Ms;
+use crate::event::Signal;
 use crate::features::badge::Badge;
-use crate::features::snapshot::snapshot;
+use crate::features::snapshot::{Snapshot, snapshot};
 use crate::features::ticket::Riding;
 use crate::frame::{Control, Ready};
 use crate::http::caller::Caller;
@@ -24,7 +24,7 @@ use crate::http::frames::Frames;
 use crate::http::presence;
 use crate::http::state::App;
 use crate::id::{Position, UserNo};
-use crate::metrics::{Outcome, Transport};
+use crate::metrics::{Outcome, Readers, Transport};
 use crate::store::read::{Page, PageBounds};
 use crate::store::shared::StoreError;
 use crate::token::LEEWAY_MS;
@@ -37,6 +37,9 @@ const TURN_BOUNDS: PageBounds = PageBounds {
     bytes: TURN_BYTES,
     events: usize::MAX,
 };
+/// Times between two pings, in shares of `stream.ping_seconds`: drawn for each stream, so that they do not beat together.
+/// A beat of the server's heart may pass before a ping's time is noticed.
+const PING_PERCENT: std::ops::RangeInclusive<u64> = 90..=105;
 
 /// Whether the stream goes on after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +51,7 @@ pub enum Turn {
 /// What a reader asked for, beside its position.
 #[derive(Debug, Clone)]
 pub struct Opening {
-    pub transport: &'static str,
+    pub transport: Transport,
     pub wish: Wish,
     /// Whether the reader named a position.
     pub has_position: bool,
@@ -56,31 +59,37 @@ pub struct Opening {
     pub user_agent: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Greeting,
-    Reading,
+/// What a stream has for its reader; `Stream::write` writes it.
+pub enum News {
+    /// It is over, and the reader is told why.
+    Over(Closing),
+    Snapshot(Box<Snapshot>),
+    /// How others are, and who types.
+    Picture(Vec<Signal>),
+    /// The token ends at this time.
+    TokenEnds(UnixMs),
+    Ping,
+    Delivered(Delivery),
 }
 
 pub struct Stream {
     app: Arc<App>,
     cursor: Cursor,
     listed: Listed,
-    user: UserNo,
     delivered: Counter,
-    phase: Phase,
     wants_snapshot: bool,
-    /// The state comes before anything else. It is asked for in a turn of its own, which may be dropped while it waits.
+    /// The state comes before anything else.
     is_snapshot_due: bool,
-    /// How others are comes before any event, likewise in a turn of its own.
+    /// How others are comes before any event.
     is_picture_due: bool,
     /// The badge that `ready` tells.
     badge: Badge,
-    ping_every: Duration,
-    written: Instant,
+    ping_every_ms: u32,
+    /// When something was written last, by the clock of `Listed::now`.
+    written: Ms,
     /// End of the token of which the reader was warned.
-    warned_of_ms: u64,
-    _riding: Option<Riding>,
+    warned_of_ms: UnixMs,
+    _riding: Option<Box<Riding>>,
 }
 
 /// Lets a caller in as a reader of its own log.
@@ -105,7 +114,7 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
         ..wish
     };
     let is_filtered = wish.filter != Filter::default();
-    let cursor = Cursor::open(app.store.clone(), subscriber, user, wish).await?;
+    let cursor = Cursor::open(app.store.clone(), subscriber, wish).await?;
     count_start(app, user, &start, &cursor);
     // The cursor listens already: a change after this count is told.
     let badge = app.badges.of(&app.store, user).await?;
@@ -120,7 +129,9 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
         start_seq: cursor.position().seq,
         is_filtered,
     };
-    let ping_ms = u64::try_from(app.config.stream.ping_seconds.as_millis()).unwrap_or(u64::MAX);
+    let ping_ms = millis(app.config.stream.ping_seconds);
+    let [least, most] =
+        [*PING_PERCENT.start(), *PING_PERCENT.end()].map(|share| ping_ms * share / 100);
     let listed = Connections::list(&app.connections, newcomer);
     // Erased between its first look and here: nobody else would end it.
     if app.store.is_erased(user) {
@@ -129,26 +140,19 @@ pub async fn open(app: &Arc<App>, caller: Caller, opening: Opening) -> Result<St
     Ok(Stream {
         app: Arc::clone(app),
         cursor,
+        written: listed.now(),
         listed,
-        user,
         delivered: app
             .metrics
             .delivered
-            .get_or_create_owned(&Transport { transport }),
-        phase: Phase::Greeting,
+            .get_or_create_owned(&Readers { transport }),
         wants_snapshot,
         is_snapshot_due: wants_snapshot && !has_position,
         is_picture_due: true,
         badge,
-        ping_every: Duration::from_millis(
-            app.random
-                // A beat of the server's heart may pass before it is noticed.
-                .between(ping_ms * 9 / 10, ping_ms * 21 / 20)
-                .max(1),
-        ),
-        written: Instant::now(),
+        ping_every_ms: u32::try_from(app.random.between(least, most).max(1)).unwrap_or(u32::MAX),
         warned_of_ms: 0,
-        _riding: caller.riding,
+        _riding: caller.riding.map(Box::new),
     })
 }
 
@@ -168,7 +172,7 @@ pub fn count_start(app: &App, user: UserNo, start: &Start, cursor: &Cursor) {
 
 impl Stream {
     pub fn user(&self) -> UserNo {
-        self.user
+        self.cursor.user()
     }
 
     /// A newer token of the same user prolongs the stream.
@@ -178,70 +182,90 @@ impl Stream {
             .prolong(&self.listed.connection, claims);
     }
 
-    /// Writes what is next for the reader; waits until there is something. On a failed store the reader is cut off.
-    pub async fn turn(&mut self, frames: &mut Frames) -> Turn {
-        if self.phase == Phase::Greeting {
-            self.greet(frames);
-            self.phase = Phase::Reading;
-            return self.wrote(Turn::Goes);
-        }
+    /// Waits until there is something for the reader, who has been greeted. It may be dropped while it waits and loses
+    /// nothing.
+    pub async fn news(&mut self) -> News {
         loop {
             let now_ms = self.app.clock.wall_ms();
             if let Some(closing) = self.closing(now_ms) {
-                self.say_bye(frames, closing);
-                return self.wrote(Turn::Ends(closing));
+                return News::Over(closing);
             }
-            if self.is_snapshot_due {
-                // Boxed, like the picture: a stream has no room for them while it waits, which is nearly always.
-                return match Box::pin(self.write_snapshot(frames)).await {
-                    Ok(()) => self.wrote(Turn::Goes),
-                    Err(error) => self.fail(frames, &error),
-                };
-            }
-            if self.is_picture_due && self.cursor.pending_reset().is_none() {
-                match Box::pin(self.write_picture(frames)).await {
-                    Ok(true) => return self.wrote(Turn::Goes),
-                    Ok(false) => {}
-                    Err(error) => return self.fail(frames, &error),
+            // A reset comes before the picture.
+            if self.is_snapshot_due
+                || (self.is_picture_due && self.cursor.pending_reset().is_none())
+            {
+                // Boxed: a stream has no place for them while it waits, which is nearly always.
+                match Box::pin(self.first_news()).await {
+                    Ok(Some(news)) => return news,
+                    Ok(None) => continue,
+                    Err(error) => return over(&error),
                 }
             }
-            if self.warn_of_expiry(frames, now_ms) {
-                return self.wrote(Turn::Goes);
+            if let Some(expires_ms) = self.warn_of_expiry(now_ms) {
+                return News::TokenEnds(expires_ms);
             }
-            self.listed.expect_by(self.deadline(now_ms));
-            let delivery = match self.cursor.next(TURN_BOUNDS, None).await {
-                Ok(delivery) => delivery,
-                Err(error) => return self.fail(frames, &error),
-            };
-            if self.write(frames, delivery) {
-                return self.wrote(Turn::Goes);
+            match self.cursor.next(TURN_BOUNDS, None).await {
+                Ok(Delivery::Silence | Delivery::Woken) if self.is_ping_due() => return News::Ping,
+                Ok(Delivery::Silence | Delivery::Woken) => {}
+                Ok(Delivery::Reset(reset)) => return self.begin_anew(reset),
+                Ok(delivery) => return News::Delivered(delivery),
+                Err(error) => return over(&error),
             }
         }
     }
 
-    fn wrote(&mut self, turn: Turn) -> Turn {
-        self.written = Instant::now();
-        self.listed.connection.reach(self.cursor.position().seq);
-        if let Turn::Ends(closing) = turn {
-            self.listed.ended(closing);
+    /// The state, and how others are: each once, before any event. Nothing where there is nothing to tell of others.
+    async fn first_news(&mut self) -> Result<Option<News>, StoreError> {
+        if self.is_snapshot_due {
+            let snapshot = snapshot(&self.app.store, &self.app.presence, self.user()).await?;
+            self.is_snapshot_due = false;
+            self.cursor.skip_to(snapshot.position.seq);
+            return Ok(Some(News::Snapshot(Box::new(snapshot))));
         }
-        turn
+        let mut picture = presence::picture(&self.app, self.user()).await?;
+        self.is_picture_due = false;
+        picture.retain(|signal| self.cursor.hears(signal));
+        Ok((!picture.is_empty()).then_some(News::Picture(picture)))
     }
 
-    fn fail(&mut self, frames: &mut Frames, error: &StoreError) -> Turn {
-        tracing::error!(%error, "a reader is cut off: its log cannot be read");
-        self.say_bye(frames, Closing::Failed);
-        self.wrote(Turn::Ends(Closing::Failed))
+    fn begin_anew(&mut self, reset: Reset) -> News {
+        self.is_snapshot_due = self.wants_snapshot;
+        News::Delivered(Delivery::Reset(reset))
     }
 
-    /// Names why the stream ended from outside, such as a write that timed out.
-    pub fn ended(&mut self, closing: Closing) {
-        self.listed.ended(closing);
+    /// Tells once for each token that its end is near; else has itself woken when something must be said or looked at,
+    /// should nothing come before.
+    fn warn_of_expiry(&mut self, now_ms: UnixMs) -> Option<UnixMs> {
+        let expires_ms = self.listed.connection.expires_ms();
+        let is_warned = self.warned_of_ms == expires_ms;
+        if !is_warned && expires_ms.saturating_sub(now_ms) <= AUTH_NOTICE_MS {
+            self.warned_of_ms = expires_ms;
+            return Some(expires_ms);
+        }
+        let next_ms = match is_warned {
+            true => expires_ms.saturating_add(LEEWAY_MS),
+            false => expires_ms.saturating_sub(AUTH_NOTICE_MS),
+        };
+        let wait = next_ms.saturating_sub(now_ms).max(1);
+        let ping_every = Ms::from(self.ping_every_ms);
+        let ping = self.written + ping_every;
+        let due = match wait > ping_every {
+            // What was written was written before now, so the ping comes first.
+            true => ping,
+            false => ping.min(self.listed.now() + wait),
+        };
+        self.listed.expect_by(due);
+        None
     }
 
-    fn greet(&mut self, frames: &mut Frames) {
+    fn is_ping_due(&self) -> bool {
+        self.listed.now() >= self.written + Ms::from(self.ping_every_ms)
+    }
+
+    /// Writes the first frame, which says where the reader is.
+    pub fn greet(&mut self, frames: &mut Frames) {
         let retry_ms = self.retry_ms();
-        let name = self.app.store.name(self.user);
+        let name = self.app.store.name(self.user());
         let ready = Ready {
             user: name.as_str(),
             conn: self.listed.connection.id.as_str(),
@@ -256,6 +280,34 @@ impl Stream {
         };
         frames.control(&Control::Ready(ready), Some(retry_ms));
         self.cursor.place_told();
+        self.wrote();
+    }
+
+    /// Writes what `news` gave.
+    pub fn write(&mut self, news: News, frames: &mut Frames) -> Turn {
+        let turn = match news {
+            News::Over(closing) => {
+                self.say_bye(frames, closing);
+                self.listed.ended(closing);
+                Turn::Ends(closing)
+            }
+            news => {
+                self.write_news(news, frames);
+                Turn::Goes
+            }
+        };
+        self.wrote();
+        turn
+    }
+
+    fn wrote(&mut self) {
+        self.written = self.listed.now();
+        self.listed.connection.reach(self.cursor.position().seq);
+    }
+
+    /// Names why the stream ended from outside, such as a write that timed out.
+    pub fn ended(&mut self, closing: Closing) {
+        self.listed.ended(closing);
     }
 
     fn retry_ms(&self) -> u64 {
@@ -264,35 +316,6 @@ impl Stream {
             .random
             .between(millis(stream.retry_ms_min), millis(stream.retry_ms_max))
             .max(1)
-    }
-
-    async fn write_snapshot(&mut self, frames: &mut Frames) -> Result<(), StoreError> {
-        let snapshot = snapshot(&self.app.store, &self.app.presence, self.user).await?;
-        self.is_snapshot_due = false;
-        self.cursor.skip_to(snapshot.position.seq);
-        frames.control(
-            &Control::Snapshot {
-                position: snapshot.position,
-                state: &snapshot.json,
-            },
-            None,
-        );
-        Ok(())
-    }
-
-    /// Tells how others are and who types. Tells whether there was anything to tell.
-    async fn write_picture(&mut self, frames: &mut Frames) -> Result<bool, StoreError> {
-        let picture = presence::picture(&self.app, self.user).await?;
-        self.is_picture_due = false;
-        let mut heard = picture
-            .iter()
-            .filter(|signal| self.cursor.hears(signal))
-            .peekable();
-        let is_any = heard.peek().is_some();
-        for signal in heard {
-            frames.signal(signal);
-        }
-        Ok(is_any)
     }
 
     fn closing(&self, now_ms: UnixMs) -> Option<Closing> {
@@ -323,77 +346,50 @@ impl Stream {
         );
     }
 
-    /// Tells once for each token that its end is near.
-    fn warn_of_expiry(&mut self, frames: &mut Frames, now_ms: UnixMs) -> bool {
-        let expires_ms = self.listed.connection.expires_ms();
-        let left_ms = expires_ms.saturating_sub(now_ms);
-        if left_ms > AUTH_NOTICE_MS || self.warned_of_ms == expires_ms {
-            return false;
-        }
-        self.warned_of_ms = expires_ms;
-        frames.control(
-            &Control::Auth {
-                expires_in_seconds: left_ms.div_ceil(1_000),
+    fn write_news(&mut self, news: News, frames: &mut Frames) {
+        let control = match &news {
+            News::Over(_) => return,
+            News::Snapshot(snapshot) => Control::Snapshot {
+                position: snapshot.position,
+                state: &snapshot.json,
             },
-            None,
-        );
-        true
-    }
-
-    /// When something must be said or looked at, should no event come.
-    fn deadline(&self, now_ms: UnixMs) -> Instant {
-        let expires_ms = self.listed.connection.expires_ms();
-        let next_ms = match self.warned_of_ms == expires_ms {
-            true => expires_ms.saturating_add(LEEWAY_MS),
-            false => expires_ms.saturating_sub(AUTH_NOTICE_MS),
+            News::Picture(signals) => return frames.signals(signals),
+            News::TokenEnds(expires_ms) => {
+                let left_ms = expires_ms.saturating_sub(self.app.clock.wall_ms());
+                Control::Auth {
+                    expires_in_seconds: left_ms.div_ceil(1_000),
+                }
+            }
+            News::Ping => return self.write_ping(frames, None),
+            News::Delivered(delivery) => return self.write_delivery(frames, delivery),
         };
-        let ping = self.written + self.ping_every;
-        let wait = Duration::from_millis(next_ms.saturating_sub(now_ms).max(1));
-        match wait > self.ping_every {
-            // `written` is not in the future, so the ping comes first.
-            true => ping,
-            false => ping.min(Instant::now() + wait),
-        }
+        frames.control(&control, None);
     }
 
-    /// Writes one delivery. Tells whether there was anything to write.
-    fn write(&mut self, frames: &mut Frames, delivery: Delivery) -> bool {
+    fn write_delivery(&mut self, frames: &mut Frames, delivery: &Delivery) {
         match delivery {
             Delivery::Events(page) => {
                 let position = self.cursor.position();
                 let json_bytes = page.iter().map(|entry| entry.event.json().len()).sum();
                 frames.reserve(page.len(), json_bytes);
-                for entry in &page {
+                for entry in page {
                     let position = Position {
                         seq: entry.seq,
                         ..position
                     };
                     frames.event(position, &entry.event);
                 }
-                self.count_delivered(&page, position);
+                self.count_delivered(page, position);
             }
-            Delivery::Signals(signals) => {
-                for signal in signals {
-                    frames.signal(&signal);
-                }
+            Delivery::Signals(signals) => frames.signals(signals),
+            Delivery::Reset(reset) => self.write_reset(frames, reset),
+            Delivery::Live => {
+                let position = self.cursor.position();
+                frames.control(&Control::Live { position }, None);
             }
-            Delivery::Reset(reset) => {
-                self.write_reset(frames, &reset);
-                self.is_snapshot_due = self.wants_snapshot;
-            }
-            Delivery::Live => frames.control(
-                &Control::Live {
-                    position: self.cursor.position(),
-                },
-                None,
-            ),
             Delivery::Moved => self.write_ping(frames, Some(self.cursor.position())),
-            Delivery::Silence | Delivery::Woken if self.written.elapsed() >= self.ping_every => {
-                self.write_ping(frames, None)
-            }
-            Delivery::Silence | Delivery::Woken => return false,
+            Delivery::Silence | Delivery::Woken => {}
         }
-        true
     }
 
     fn write_ping(&self, frames: &mut Frames, resumable: Option<Position>) {
@@ -427,7 +423,12 @@ impl Stream {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+fn over(error: &StoreError) -> News {
+    tracing::error!(%error, "a reader is cut off: its log cannot be read");
+    News::Over(Closing::Failed)
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

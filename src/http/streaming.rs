@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::frame::Layout;
 use crate::http::frames::Frames;
-use crate::http::stream::{Stream, Turn};
+use crate::http::stream::{News, Stream, Turn};
 
 /// A stream and the form of its frames.
 pub struct Streaming {
@@ -37,11 +37,22 @@ impl Streaming {
         Streaming { stream, layout }
     }
 
-    /// Waits for what is next for the reader, and writes it behind `headroom` free bytes. It may be dropped while it
-    /// waits.
-    pub async fn turn(&mut self, headroom: usize) -> Written {
+    /// The first frame, behind `headroom` free bytes; nothing comes before it.
+    pub fn greeting(&mut self, headroom: usize) -> BytesMut {
         let mut frames = Frames::new(self.layout, headroom);
-        let turn = self.stream.turn(&mut frames).await;
+        self.stream.greet(&mut frames);
+        frames.into_bytes()
+    }
+
+    /// Waits for what is next for the reader. It may be dropped while it waits.
+    pub fn news(&mut self) -> impl Future<Output = News> + Send {
+        self.stream.news()
+    }
+
+    /// Writes what `news` gave behind `headroom` free bytes.
+    pub fn write(&mut self, news: News, headroom: usize) -> Written {
+        let mut frames = Frames::new(self.layout, headroom);
+        let turn = self.stream.write(news, &mut frames);
         Written {
             bytes: frames.into_bytes(),
             is_last: turn != Turn::Goes,
@@ -64,9 +75,11 @@ impl Takeable {
             let Some(mut streaming) = self.take() else {
                 return;
             };
+            yield Ok::<Bytes, Infallible>(streaming.greeting(0).freeze());
             loop {
-                let written = streaming.turn(0).await;
-                yield Ok::<Bytes, Infallible>(written.bytes.freeze());
+                let news = streaming.news().await;
+                let written = streaming.write(news, 0);
+                yield Ok(written.bytes.freeze());
                 if written.is_last {
                     break;
                 }

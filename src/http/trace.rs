@@ -172,7 +172,7 @@ fn of_connection(connection: &Connection, is_open: bool, event: &Event, seq: u64
     };
     json!({
         "conn": connection.id,
-        "transport": connection.transport,
+        "transport": connection.transport.as_str(),
         "since": rfc3339(connection.since_ms),
         "open": is_open,
         "written": written,

@@ -3,7 +3,7 @@
 //! Promises: a head's tail moves only when the event is on stable storage; its floor only rises. The committer alone
 //! changes heads; cursors read them. Older positions are in the index blocks, which `index` writes and reads.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use parking_lot::RwLock;
 use smallvec::SmallVec;
@@ -16,6 +16,8 @@ use crate::id::{Epoch, UserNo};
 
 /// Heads are spread over this many locks, so that a large fan-out and the readers seldom meet.
 const SHARDS: usize = 64;
+/// A full shard grows by this part of itself.
+const GROWTH: usize = 8;
 
 pub struct Logs {
     /// Random number of this life of the store; written at open and after damage.
@@ -52,9 +54,56 @@ pub struct Head {
     /// Not after the time of the oldest kept event; 0 = unknown.
     pub oldest_ms: UnixMs,
     /// Commit numbers of the seqs up to the tail that are not in index blocks yet.
-    pub fresh: VecDeque<u64>,
+    pub fresh: Fresh,
     /// Its user was erased: the name is a placeholder that leads nowhere, and nothing is appended any more.
     pub is_erased: bool,
+}
+
+/// Commit numbers in the order of their seqs. A log without any, as nearly all are at a time, keeps a pointer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fresh(Option<Box<SmallVec<[u64; 4]>>>);
+
+impl Fresh {
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |fresh| fresh.len())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &u64> {
+        self.0.iter().flat_map(|fresh| fresh.iter())
+    }
+
+    pub fn get(&self, place: usize) -> Option<u64> {
+        self.0.as_ref()?.get(place).copied()
+    }
+
+    pub fn first(&self) -> Option<u64> {
+        self.get(0)
+    }
+
+    pub fn push(&mut self, commit: u64) {
+        self.0.get_or_insert_default().push(commit);
+    }
+
+    /// Takes the first ones away.
+    pub fn forget(&mut self, count: usize) {
+        if let Some(fresh) = &mut self.0 {
+            fresh.drain(..count);
+        }
+        if self.is_empty() {
+            self.0 = None;
+        }
+    }
+}
+
+impl FromIterator<u64> for Fresh {
+    fn from_iter<I: IntoIterator<Item = u64>>(commits: I) -> Fresh {
+        let fresh: SmallVec<[u64; 4]> = commits.into_iter().collect();
+        Fresh((!fresh.is_empty()).then(|| Box::new(fresh)))
+    }
 }
 
 impl Head {
@@ -68,7 +117,7 @@ impl Head {
             kept_from: 1,
             bytes: 0,
             oldest_ms: 0,
-            fresh: VecDeque::new(),
+            fresh: Fresh::default(),
             is_erased: false,
         }
     }
@@ -80,7 +129,7 @@ impl Head {
             tail,
             assigned: tail,
             floor: self.floor.min(tail + 1),
-            fresh: VecDeque::new(),
+            fresh: Fresh::default(),
             ..self.clone()
         }
     }
@@ -109,7 +158,7 @@ impl Head {
         self.assigned = seq - 1;
         self.floor = seq;
         self.kept_from = seq;
-        self.fresh.clear();
+        self.fresh = Fresh::default();
     }
 
     /// Newest seq whose commit number is in an index block.
@@ -180,7 +229,14 @@ impl Logs {
             false => drop(self.names.write().insert(head.name.clone(), user)),
         }
         let epoch = OnceLock::new();
-        self.shards[shard(user)].write().push(Slot { head, epoch });
+        let mut slots = self.shards[shard(user)].write();
+        if slots.len() == slots.capacity() {
+            // Doubling would leave a third of the memory of all heads unused.
+            let more = slots.len() / GROWTH + 1;
+            slots.reserve_exact(more);
+        }
+        slots.push(Slot { head, epoch });
+        drop(slots);
         self.count.store(user.0 + 1, Ordering::Release);
     }
 
@@ -237,7 +293,7 @@ impl Logs {
             head.tail = seq;
             head.assigned = head.assigned.max(seq);
             head.bytes += bytes;
-            head.fresh.push_back(commit);
+            head.fresh.push(commit);
             self.raise_floor(head);
             then(head)
         })
@@ -310,7 +366,7 @@ mod tests {
             Place::Known([103, 104].into_iter().collect())
         );
         assert_eq!(logs.place_after(UserNo(0), 5, 2), Place::AtTail);
-        logs.change(UserNo(0), |head| head.fresh.drain(..3).count());
+        logs.change(UserNo(0), |head| head.fresh.forget(3));
         assert_eq!(
             logs.place_after(UserNo(0), 2, 2),
             Place::Indexed { through: 3 }

@@ -246,7 +246,7 @@ pub fn seq_before(shared: &Shared, user: UserNo, time_ms: UnixMs) -> Result<u64,
 fn commit_of(shared: &Shared, user: UserNo, seq: u64) -> Result<Option<u64>, EngineError> {
     let fresh = shared.logs.read(user, |head| {
         let place = seq.checked_sub(head.indexed() + 1)?;
-        head.fresh.get(usize::try_from(place).ok()?).copied()
+        head.fresh.get(usize::try_from(place).ok()?)
     });
     match fresh {
         Some(commit) => Ok(Some(commit)),

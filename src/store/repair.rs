@@ -14,7 +14,7 @@ use crate::store::index;
 use crate::store::inspect::{Finding, Log, Survey};
 use crate::store::intent;
 use crate::store::keys;
-use crate::store::logs::Head;
+use crate::store::logs::{Fresh, Head};
 use crate::store::read;
 
 /// What had to be given up.
@@ -132,7 +132,7 @@ impl Repair<'_> {
             fresh: (floor..=tail).filter_map(|seq| log.commit(seq)).collect(),
             ..head.clone()
         };
-        for commit in &whole.fresh {
+        for commit in whole.fresh.iter() {
             let Some(header) = read::header(self.rows, *commit)? else {
                 continue;
             };
@@ -145,7 +145,7 @@ impl Repair<'_> {
         let (from, to) = (keys::block(user, 1), keys::block(UserNo(user.0 + 1), 1));
         delete_between(self.rows, &from, &to)?;
         in_steps(self.rows, index::write_ops(self.rows, user, &whole)?)?;
-        whole.fresh.clear();
+        whole.fresh = Fresh::default();
         Ok(whole)
     }
 

@@ -14,7 +14,7 @@ use crate::store::engine::{BATCH_OPS_MAX, EngineError, Op};
 use crate::store::index::{self, Block};
 use crate::store::intent;
 use crate::store::keys;
-use crate::store::logs::{Head, Logs};
+use crate::store::logs::{Fresh, Head, Logs};
 use crate::store::read;
 use crate::store::record::{self, Header, Recipient};
 use crate::store::redaction::Redacted;
@@ -112,7 +112,7 @@ impl Upkeep {
                     if head.oldest_ms == 0 {
                         head.oldest_ms = event.time_ms;
                     }
-                    head.fresh.front() == Some(&event.commit)
+                    head.fresh.first() == Some(event.commit)
                 });
                 if is_first {
                     self.unindexed.insert((event.commit, recipient.user));
@@ -233,9 +233,7 @@ impl Upkeep {
         ops.push(live_mark(shown_next, self.live_bytes));
         apply_together(shared, ops)?;
         for (user, entries) in written {
-            shared
-                .logs
-                .change(user, |head| drop(head.fresh.drain(..entries)));
+            shared.logs.change(user, |head| head.fresh.forget(entries));
             self.entries -= entries;
         }
         Ok(())
@@ -246,10 +244,10 @@ impl Upkeep {
         let mut ops = Vec::new();
         for user in users {
             let head = shared.logs.read(*user, Head::clone);
-            let Some(first) = head.fresh.front() else {
+            let Some(first) = head.fresh.first() else {
                 continue;
             };
-            self.unindexed.remove(&(*first, *user));
+            self.unindexed.remove(&(first, *user));
             self.entries -= head.fresh.len();
             ops.extend(index::write_ops(&shared.rows, *user, &head)?);
             if ops.len() >= STEP_OPS {
@@ -258,7 +256,9 @@ impl Upkeep {
         }
         apply_together(shared, ops)?;
         for user in users {
-            shared.logs.change(*user, |head| head.fresh.clear());
+            shared
+                .logs
+                .change(*user, |head| head.fresh = Fresh::default());
         }
         Ok(())
     }

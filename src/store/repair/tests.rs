@@ -39,7 +39,7 @@ pub fn fill(rows: &Rows) {
             head.assigned += 1;
             if commit <= INDEXED {
                 head.tail += 1;
-                head.fresh.push_back(commit);
+                head.fresh.push(commit);
             }
             let seq = head.assigned;
             recipients.push(Recipient {

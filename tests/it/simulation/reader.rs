@@ -66,7 +66,7 @@ impl Reader {
             filter: filter(rng),
             conn: (rng.u8(0..4) == 0).then(|| "c1".parse().expect("letters")),
         };
-        let opened = Cursor::open(life.store.clone(), subscriber, user, wish.clone()).await;
+        let opened = Cursor::open(life.store.clone(), subscriber, wish.clone()).await;
         let Ok(cursor) = opened else {
             return self.note("could not open");
         };

@@ -77,7 +77,7 @@ async fn read(world: &World, user: usize) -> Option<Final> {
         filter: Filter::default(),
         conn: None,
     };
-    let cursor = Cursor::open(life.store.clone(), subscriber, user_no, wish).await;
+    let cursor = Cursor::open(life.store.clone(), subscriber, wish).await;
     let mut cursor = cursor.expect("the disk is healthy");
     let mut ids = BTreeMap::new();
     loop {

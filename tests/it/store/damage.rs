@@ -29,7 +29,7 @@ async fn cursor(bench: &Bench, name: &str) -> Cursor {
         filter: Filter::default(),
         conn: None,
     };
-    Cursor::open(bench.store.clone(), subscriber, user, wish)
+    Cursor::open(bench.store.clone(), subscriber, wish)
         .await
         .unwrap()
 }

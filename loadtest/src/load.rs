@@ -97,7 +97,7 @@ impl<'c> Load<'c> {
             needs,
             readers,
             publishers: Publishers::new()?,
-            links: Links::new()?,
+            links: Links::new(context.cores.is_some())?,
             buffer: vec![0; READ_BYTES],
             happened: Vec::new(),
             progress: Progress::new(context.is_quiet, name),

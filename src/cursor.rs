@@ -117,6 +117,8 @@ pub struct Cursor {
     conn: Option<ConnId>,
     reset: Option<Box<Reset>>,
     is_live_told: bool,
+    /// Nothing was newer than the last page: a wake comes before there is anything to look for.
+    is_at_tail: bool,
     /// The reader asked for the oldest there is, or for the newest few, and has got nothing yet: should retention take
     /// some meanwhile, it starts at what is left.
     is_placed_loosely: bool,
@@ -159,6 +161,7 @@ impl Cursor {
             conn: wish.conn,
             reset: reset.map(Box::new),
             is_live_told: false,
+            is_at_tail: false,
             is_placed_loosely,
             is_place_told: false,
             signals_seen,
@@ -189,6 +192,14 @@ impl Cursor {
         }
     }
 
+    /// Committed events that the reader has not been given.
+    pub fn lag(&self) -> u64 {
+        match self.is_at_tail {
+            true => 0,
+            false => self.head().seq.saturating_sub(self.after),
+        }
+    }
+
     /// The reset that stands before everything else, if there is one.
     pub fn pending_reset(&self) -> Option<&Reset> {
         self.reset.as_deref()
@@ -216,7 +227,9 @@ impl Cursor {
         deadline: Option<Instant>,
     ) -> impl Future<Output = Result<Delivery, StoreError>> + Send {
         async move {
-            if let Some(delivery) = self.look(bounds).await? {
+            if !std::mem::take(&mut self.is_at_tail)
+                && let Some(delivery) = self.look(bounds).await?
+            {
                 return Ok(delivery);
             }
             if self.wait(deadline).await {
@@ -262,8 +275,9 @@ impl Cursor {
             return Ok(Some(Delivery::Signals(signals)));
         }
         loop {
-            if let Some(reset) = self.start_anew() {
-                return Ok(Some(Delivery::Reset(reset)));
+            let view = self.store.view(self.user());
+            if view.epoch != self.epoch {
+                return Ok(Some(Delivery::Reset(self.start_anew(&view))));
             }
             match self.store.read(self.user(), self.after, bounds).await? {
                 Read::AtTail => break,
@@ -280,6 +294,7 @@ impl Cursor {
                 }
                 Read::Page(page) => {
                     if let Some(delivery) = self.take(page) {
+                        self.is_at_tail = self.is_live_told && self.after >= view.tail;
                         return Ok(Some(delivery));
                     }
                 }
@@ -390,17 +405,13 @@ impl Cursor {
         reset
     }
 
-    /// Where the log was created anew under the reader.
-    fn start_anew(&mut self) -> Option<Reset> {
-        let view = self.store.view(self.user());
-        if view.epoch == self.epoch {
-            return None;
-        }
+    /// The log was created anew under the reader.
+    fn start_anew(&mut self, view: &View) -> Reset {
         let requested = self.position().to_string();
-        let reset = reset(ResetReason::Epoch, requested, &view, self.on_gap);
+        let reset = reset(ResetReason::Epoch, requested, view, self.on_gap);
         self.epoch = view.epoch;
         self.after = reset.resumed.seq;
-        Some(reset)
+        reset
     }
 }
 

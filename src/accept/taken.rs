@@ -134,9 +134,10 @@ impl<F: Future<Output = News>> Future for NewsUnlessGone<'_, F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<News>> {
         let waiting = self.project();
-        match waiting.socket.poll_gone(context) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => waiting.news.poll(context).map(Some),
+        match waiting.news.poll(context) {
+            // Writing it tells whether the reader is there.
+            Poll::Ready(news) => Poll::Ready(Some(news)),
+            Poll::Pending => waiting.socket.poll_gone(context).map(|()| None),
         }
     }
 }

@@ -379,7 +379,7 @@ impl Stream {
                     };
                     frames.event(position, &entry.event);
                 }
-                self.count_delivered(page, position);
+                self.count_delivered(page);
             }
             Delivery::Signals(signals) => frames.signals(signals),
             Delivery::Reset(reset) => self.write_reset(frames, reset),
@@ -412,12 +412,12 @@ impl Stream {
         frames.control(&reset_control(reset), None);
     }
 
-    fn count_delivered(&self, page: &Page, position: Position) {
+    fn count_delivered(&self, page: &Page) {
         self.delivered.inc_by(page.len() as u64);
         self.app
             .metrics
             .lag_events
-            .observe(self.cursor.head().seq.saturating_sub(position.seq) as f64);
+            .observe(self.cursor.lag() as f64);
         let now_ms = self.app.clock.now_ms();
         self.listed.connection.wrote(page, now_ms);
     }

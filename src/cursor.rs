@@ -223,7 +223,7 @@ impl Cursor {
     )]
     pub fn next(
         &mut self,
-        bounds: PageBounds,
+        bounds: &PageBounds,
         deadline: Option<Instant>,
     ) -> impl Future<Output = Result<Delivery, StoreError>> + Send {
         async move {
@@ -265,7 +265,7 @@ impl Cursor {
     }
 
     /// What there is for the reader now.
-    async fn look(&mut self, bounds: PageBounds) -> Result<Option<Delivery>, StoreError> {
+    async fn look(&mut self, bounds: &PageBounds) -> Result<Option<Delivery>, StoreError> {
         if let Some(reset) = self.reset.take() {
             return Ok(Some(Delivery::Reset(*reset)));
         }
@@ -275,11 +275,14 @@ impl Cursor {
             return Ok(Some(Delivery::Signals(signals)));
         }
         loop {
-            let view = self.store.view(self.user());
-            if view.epoch != self.epoch {
-                return Ok(Some(Delivery::Reset(self.start_anew(&view))));
-            }
-            match self.store.read(self.user(), self.after, bounds).await? {
+            let tail = {
+                let view = self.store.view(self.user());
+                if view.epoch != self.epoch {
+                    return Ok(Some(Delivery::Reset(self.start_anew(&view))));
+                }
+                view.tail
+            };
+            match self.store.read(self.user(), self.after, *bounds).await? {
                 Read::AtTail => break,
                 Read::Gone { floor } if self.is_placed_loosely && !self.is_place_told => {
                     self.after = floor - 1;
@@ -294,7 +297,7 @@ impl Cursor {
                 }
                 Read::Page(page) => {
                     if let Some(delivery) = self.take(page) {
-                        self.is_at_tail = self.is_live_told && self.after >= view.tail;
+                        self.is_at_tail = self.is_live_told && self.after >= tail;
                         return Ok(Some(delivery));
                     }
                 }

@@ -73,7 +73,7 @@ pub async fn page(
         write_picture(app, user, &cursor, &mut page).await?;
     }
     while page.is_empty() && listed.closing().is_none() {
-        let delivery = cursor.next(bounds, Some(deadline)).await?;
+        let delivery = cursor.next(&bounds, Some(deadline)).await?;
         if let Delivery::Events(events) = &delivery {
             listed.connection.wrote(events, app.clock.now_ms());
         }

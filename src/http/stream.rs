@@ -204,7 +204,7 @@ impl Stream {
             if let Some(expires_ms) = self.warn_of_expiry(now_ms) {
                 return News::TokenEnds(expires_ms);
             }
-            match self.cursor.next(TURN_BOUNDS, None).await {
+            match self.cursor.next(&TURN_BOUNDS, None).await {
                 Ok(Delivery::Silence | Delivery::Woken) if self.is_ping_due() => return News::Ping,
                 Ok(Delivery::Silence | Delivery::Woken) => {}
                 Ok(Delivery::Reset(reset)) => return self.begin_anew(reset),

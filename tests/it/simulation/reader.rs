@@ -184,7 +184,7 @@ impl<'a> Connection<'a> {
                 events: [1, 3, 64, 512][rng.usize(0..4)],
             };
             let wait = Duration::from_millis(rng.u64(1..=3_000));
-            match self.cursor.next(bounds, Some(Instant::now() + wait)).await {
+            match self.cursor.next(&bounds, Some(Instant::now() + wait)).await {
                 Ok(delivery) => self.take(delivery, bounds),
                 Err(error) => return self.reader.note(error),
             }

@@ -87,7 +87,7 @@ async fn read(world: &World, user: usize) -> Option<Final> {
         };
         let log = (user, cursor.position().epoch.to_string());
         let until = Instant::now() + Duration::from_secs(1);
-        match cursor.next(bounds, Some(until)).await {
+        match cursor.next(&bounds, Some(until)).await {
             Ok(Delivery::Events(page)) => {
                 for entry in page {
                     ids.insert(entry.seq, entry.event.id().to_owned());

@@ -46,7 +46,7 @@ async fn a_damaged_record_is_a_reset_for_its_reader_and_nothing_for_others() {
         let mut seqs = Vec::new();
         let mut resets = Vec::new();
         loop {
-            match reader.next(PAGE, Some(Instant::now())).await.unwrap() {
+            match reader.next(&PAGE, Some(Instant::now())).await.unwrap() {
                 Delivery::Events(page) => seqs.extend(page.iter().map(|entry| entry.seq)),
                 Delivery::Reset(reset) => resets.push(reset),
                 Delivery::Live => break,

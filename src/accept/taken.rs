@@ -180,3 +180,21 @@ fn head_bytes(head: &Parts) -> BytesMut {
     .expect("writing to memory does not fail");
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::connections::Connection;
+
+    fn size_of_future<F>(_: impl Fn(Box<Taken>, Socket, CancellationToken) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each is allocated once a stream. tokio adds 112 bytes to the one, `Arc` 16 to the other; then the allocator's sizes
+    /// are 640 and 128, and the next are 768 and 160.
+    #[test]
+    fn what_every_open_stream_keeps_is_small() {
+        assert!(size_of_future(Taken::carry) <= 528);
+        assert!(size_of::<Connection>() <= 112);
+    }
+}

@@ -48,10 +48,10 @@ pub struct Open {
 
 /// One of a bounded number of places; it comes back when this is dropped. Half as large as the semaphore's own permit.
 #[derive(Debug)]
-pub struct Place(Arc<Semaphore>);
+struct Place(Arc<Semaphore>);
 
 impl Place {
-    pub fn of(permit: OwnedSemaphorePermit) -> Place {
+    fn of(permit: OwnedSemaphorePermit) -> Place {
         let places = Arc::clone(permit.semaphore());
         permit.forget();
         Place(places)

@@ -66,8 +66,8 @@ pub enum News {
     Snapshot(Box<Snapshot>),
     /// How others are, and who types.
     Picture(Vec<Signal>),
-    /// The token ends at this time.
-    TokenEnds(UnixMs),
+    /// The token ends in so many seconds.
+    TokenEnds(u64),
     Ping,
     Delivered(Delivery),
 }
@@ -201,8 +201,8 @@ impl Stream {
                     Err(error) => return over(&error),
                 }
             }
-            if let Some(expires_ms) = self.warn_of_expiry(now_ms) {
-                return News::TokenEnds(expires_ms);
+            if let Some(seconds) = self.warn_of_expiry(now_ms) {
+                return News::TokenEnds(seconds);
             }
             match self.cursor.next(&TURN_BOUNDS, None).await {
                 Ok(Delivery::Silence | Delivery::Woken) if self.is_ping_due() => return News::Ping,
@@ -235,12 +235,13 @@ impl Stream {
 
     /// Tells once for each token that its end is near; else has itself woken when something must be said or looked at,
     /// should nothing come before.
-    fn warn_of_expiry(&mut self, now_ms: UnixMs) -> Option<UnixMs> {
+    fn warn_of_expiry(&mut self, now_ms: UnixMs) -> Option<u64> {
         let expires_ms = self.listed.connection.expires_ms();
         let is_warned = self.warned_of_ms == expires_ms;
-        if !is_warned && expires_ms.saturating_sub(now_ms) <= AUTH_NOTICE_MS {
+        let left_ms = expires_ms.saturating_sub(now_ms);
+        if !is_warned && left_ms <= AUTH_NOTICE_MS {
             self.warned_of_ms = expires_ms;
-            return Some(expires_ms);
+            return Some(left_ms.div_ceil(1_000));
         }
         let next_ms = match is_warned {
             true => expires_ms.saturating_add(LEEWAY_MS),
@@ -285,17 +286,27 @@ impl Stream {
 
     /// Writes what `news` gave.
     pub fn write(&mut self, news: News, frames: &mut Frames) -> Turn {
-        let turn = match news {
+        let mut turn = Turn::Goes;
+        match news {
             News::Over(closing) => {
                 self.say_bye(frames, closing);
                 self.listed.ended(closing);
-                Turn::Ends(closing)
+                turn = Turn::Ends(closing);
             }
-            news => {
-                self.write_news(news, frames);
-                Turn::Goes
+            News::Snapshot(snapshot) => frames.control(
+                &Control::Snapshot {
+                    position: snapshot.position,
+                    state: &snapshot.json,
+                },
+                None,
+            ),
+            News::Picture(signals) => frames.signals(&signals),
+            News::TokenEnds(expires_in_seconds) => {
+                frames.control(&Control::Auth { expires_in_seconds }, None);
             }
-        };
+            News::Ping => self.write_ping(frames, None),
+            News::Delivered(delivery) => self.write_delivery(frames, &delivery),
+        }
         self.wrote();
         turn
     }
@@ -344,26 +355,6 @@ impl Stream {
             },
             Some(retry_ms),
         );
-    }
-
-    fn write_news(&mut self, news: News, frames: &mut Frames) {
-        let control = match &news {
-            News::Over(_) => return,
-            News::Snapshot(snapshot) => Control::Snapshot {
-                position: snapshot.position,
-                state: &snapshot.json,
-            },
-            News::Picture(signals) => return frames.signals(signals),
-            News::TokenEnds(expires_ms) => {
-                let left_ms = expires_ms.saturating_sub(self.app.clock.wall_ms());
-                Control::Auth {
-                    expires_in_seconds: left_ms.div_ceil(1_000),
-                }
-            }
-            News::Ping => return self.write_ping(frames, None),
-            News::Delivered(delivery) => return self.write_delivery(frames, delivery),
-        };
-        frames.control(&control, None);
     }
 
     fn write_delivery(&mut self, frames: &mut Frames, delivery: &Delivery) {

@@ -7,6 +7,7 @@
 
 mod body;
 mod counts;
+mod framing;
 mod socket;
 mod taken;
 #[cfg(test)]
@@ -17,14 +18,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
-use axum::http::{Method, Version};
+use axum::http::{Method, Version, header};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -33,6 +34,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_util::io::InspectReader;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,9 +42,11 @@ pub use crate::accept::body::TooSlow;
 pub use crate::accept::counts::{Counts, Told};
 
 use crate::accept::body::PacedBody;
+use crate::accept::framing::Framing;
 use crate::accept::socket::{Open, Protocol, Socket};
 use crate::accept::taken::Slot;
 use crate::accept::window::Streams;
+use crate::http::AmbiguousLength;
 
 /// Length of a request's head, and of hyper's buffers for one HTTP/1 connection.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -158,7 +162,8 @@ async fn take(
     Ok((stream, peer, place))
 }
 
-type Http1 = http1::UpgradeableConnection<TokioIo<Socket>, Requests>;
+type Http1 = http1::UpgradeableConnection<TokioIo<Followed>, Requests>;
+type Followed = InspectReader<Socket, Box<dyn FnMut(&[u8]) + Send>>;
 
 /// What all connections share.
 struct Server {
@@ -264,12 +269,16 @@ impl Server {
     /// Serves one HTTP/1 connection; one that comes to carry a stream goes on in a smaller task of its own.
     async fn http1(self: &Arc<Server>, socket: Socket, peer: SocketAddr) {
         let slot = Slot::default();
+        let framing = Framing::default();
         let requests = Requests {
             server: self.clone(),
             peer,
             has_asked: None,
             slot: Some(slot.clone()),
+            heads: Some(Heads::of(&framing)),
         };
+        let socket: Followed =
+            InspectReader::new(socket, Box::new(move |bytes| framing.follow(bytes)));
         let connection = self.http1.serve_connection(TokioIo::new(socket), requests);
         let mut serving = Serving {
             connection: Some(connection.with_upgrades()),
@@ -285,7 +294,7 @@ impl Server {
         let taken = serving.slot.take();
         let parts = serving.connection.and_then(Http1::into_parts);
         if let (Some(taken), Some(parts)) = (taken, parts) {
-            let socket = parts.io.into_inner();
+            let socket = parts.io.into_inner().into_inner();
             self.tasks.spawn(taken.carry(socket, self.cut.clone()));
         }
     }
@@ -297,6 +306,7 @@ impl Server {
             peer,
             has_asked: Some(has_asked.clone()),
             slot: None,
+            heads: None,
         };
         let connection = self.http2.serve_connection(TokioIo::new(socket), requests);
         let connection = pin!(connection);
@@ -378,6 +388,35 @@ struct Requests {
     has_asked: Option<Arc<AtomicBool>>,
     /// Where a stream may be left for the connection's task, on HTTP/1.
     slot: Option<Slot>,
+    /// The heads of requests as they came, on HTTP/1.
+    heads: Option<Heads>,
+}
+
+/// Counts requests as they are served, to find them among those that came.
+struct Heads {
+    framing: Framing,
+    served: AtomicU64,
+}
+
+impl Heads {
+    fn of(framing: &Framing) -> Heads {
+        Heads {
+            framing: framing.clone(),
+            served: AtomicU64::new(0),
+        }
+    }
+
+    fn is_ambiguous<B>(&self, request: &hyper::Request<B>) -> bool {
+        let number = self.served.fetch_add(1, Ordering::Relaxed) + 1;
+        let headers = request.headers();
+        if headers
+            .get(header::UPGRADE)
+            .is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        {
+            self.framing.stop();
+        }
+        headers.contains_key(header::TRANSFER_ENCODING) && !self.framing.is_clear(number)
+    }
 }
 
 impl Service<hyper::Request<Incoming>> for Requests {
@@ -398,6 +437,13 @@ impl Service<hyper::Request<Incoming>> for Requests {
             Body::new(PacedBody::new(body, counts, pause_max))
         });
         request.extensions_mut().insert(ConnectInfo(self.peer));
+        if self
+            .heads
+            .as_ref()
+            .is_some_and(|heads| heads.is_ambiguous(&request))
+        {
+            request.extensions_mut().insert(AmbiguousLength);
+        }
         // The router is always ready: its middleware must be, too.
         let route = tower::Service::call(&mut self.server.router.clone(), request);
         Answering {

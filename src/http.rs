@@ -114,6 +114,10 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new().fallback_service(Guard { app, routes })
 }
 
+/// Stands beside a request that tells twice where it ends: by a length and by chunks.
+#[derive(Debug, Clone, Copy)]
+pub struct AmbiguousLength;
+
 type Limited = <DefaultBodyLimit as Layer<Router>>::Service;
 
 /// All routes. Layers around each route would be copied for each request; these stand around all of them.
@@ -247,6 +251,11 @@ fn malformed(request: &Request, body_bytes_max: usize) -> Option<Problem> {
             "invalid_host",
             "a request names its host once",
         ));
+    }
+    if request.extensions().get::<AmbiguousLength>().is_some() {
+        let message = "a request tells its length by Content-Length or by chunks, not by both";
+        let problem = Problem::bad_request("ambiguous_length", message);
+        return Some(problem.with_header(header::CONNECTION, "close"));
     }
     let encoding = request.headers().get(header::CONTENT_ENCODING);
     if encoding.is_some_and(|encoding| encoding != "identity") {

@@ -70,8 +70,9 @@ fn names(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
         .any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
-/// Leaves the first offer of permessage-deflate that can be honoured, and no other.
-pub fn keep_good_offer(headers: &mut HeaderMap) {
+/// Leaves the first offer of permessage-deflate that can be honoured, and no other. Returns the window, in bits, that it
+/// wants what we compress to keep to (RFC 7692, section 7.1.2.1).
+pub fn keep_good_offer(headers: &mut HeaderMap) -> Option<u8> {
     let values = headers
         .get_all(header::SEC_WEBSOCKET_EXTENSIONS)
         .iter()
@@ -79,40 +80,51 @@ pub fn keep_good_offer(headers: &mut HeaderMap) {
     let good = values
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        .find(|offer| is_honoured(offer));
-    match good.and_then(|offer| HeaderValue::from_str(offer).ok()) {
+        .find_map(|offer| honoured(offer).map(|window| (offer, window)));
+    let (offer, window) = good.unzip();
+    match offer.and_then(|offer| HeaderValue::from_str(offer).ok()) {
         Some(offer) => drop(headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, offer)),
         None => drop(headers.remove(header::SEC_WEBSOCKET_EXTENSIONS)),
     }
+    window.flatten()
 }
 
-/// Parameters that are known and stand once. A smaller window for what we send is more than the encoder can promise.
-fn is_honoured(offer: &str) -> bool {
+/// Whether the offer's parameters are known and stand once, and the window that it wants of us.
+fn honoured(offer: &str) -> Option<Option<u8>> {
     let mut parts = offer.split(';').map(str::trim);
+    if parts.next() != Some(DEFLATE) {
+        return None;
+    }
     let mut seen = Vec::new();
-    let is_deflate = parts.next().is_some_and(|name| name == DEFLATE);
-    is_deflate
-        && parts.all(|parameter| {
-            let (name, value) = match parameter.split_once('=') {
-                Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
-                None => (parameter, None),
-            };
-            let is_new = !seen.contains(&name);
-            seen.push(name);
-            let is_known = match (name, value) {
-                (
-                    "server_no_context_takeover"
-                    | "client_no_context_takeover"
-                    | "client_max_window_bits",
-                    None,
-                ) => true,
-                ("client_max_window_bits", Some(bits)) => bits
-                    .parse::<u8>()
-                    .is_ok_and(|number| (8..=15).contains(&number) && number.to_string() == bits),
-                _ => false,
-            };
-            is_new && is_known
-        })
+    let mut window = None;
+    for parameter in parts {
+        let (name, value) = match parameter.split_once('=') {
+            Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
+            None => (parameter, None),
+        };
+        if seen.contains(&name) {
+            return None;
+        }
+        seen.push(name);
+        match (name, value) {
+            (
+                "server_no_context_takeover"
+                | "client_no_context_takeover"
+                | "client_max_window_bits",
+                None,
+            ) => {}
+            ("client_max_window_bits", Some(bits)) => drop(window_bits(bits)?),
+            ("server_max_window_bits", Some(bits)) => window = Some(window_bits(bits)?),
+            _ => return None,
+        }
+    }
+    Some(window)
+}
+
+/// 8 to 15, without leading zeros.
+fn window_bits(bits: &str) -> Option<u8> {
+    let number: u8 = bits.parse().ok()?;
+    ((8..=15).contains(&number) && number.to_string() == bits).then_some(number)
 }
 
 /// Whether `tidings.v1` is selected, and the token that may stand beside it.
@@ -142,32 +154,39 @@ mod tests {
 
     #[test]
     fn only_offers_that_can_be_honoured_are_left() {
-        for good in [
-            "permessage-deflate",
-            "permessage-deflate; client_max_window_bits",
-            "permessage-deflate; client_max_window_bits=\"10\"; server_no_context_takeover",
+        for (good, window) in [
+            ("permessage-deflate", None),
+            ("permessage-deflate; client_max_window_bits", None),
+            (
+                "permessage-deflate; client_max_window_bits=\"10\"; server_no_context_takeover",
+                None,
+            ),
+            ("permessage-deflate; server_max_window_bits=10", Some(10)),
+            ("permessage-deflate;server_max_window_bits = \"8\"", Some(8)),
         ] {
-            assert!(is_honoured(good), "{good}");
+            assert_eq!(honoured(good), Some(window), "{good}");
         }
         for bad in [
             "permessage-bzip2",
             "permessage-deflate; unknown",
-            "permessage-deflate; server_max_window_bits=10",
+            "permessage-deflate; server_max_window_bits",
+            "permessage-deflate; server_max_window_bits=16",
             "permessage-deflate; client_max_window_bits=7",
             "permessage-deflate; client_max_window_bits=08",
             "permessage-deflate; client_no_context_takeover=1",
             "permessage-deflate; client_max_window_bits; client_max_window_bits",
         ] {
-            assert!(!is_honoured(bad), "{bad}");
+            assert_eq!(honoured(bad), None, "{bad}");
         }
         let mut headers = HeaderMap::new();
-        let offers = "permessage-deflate; unknown, permessage-deflate";
+        let offers = "permessage-deflate; unknown, permessage-deflate; server_max_window_bits=9";
         headers.insert(
             header::SEC_WEBSOCKET_EXTENSIONS,
             HeaderValue::from_static(offers),
         );
-        keep_good_offer(&mut headers);
-        assert_eq!(headers[header::SEC_WEBSOCKET_EXTENSIONS], DEFLATE);
+        assert_eq!(keep_good_offer(&mut headers), Some(9));
+        let left = &headers[header::SEC_WEBSOCKET_EXTENSIONS];
+        assert_eq!(left, "permessage-deflate; server_max_window_bits=9");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -26,6 +27,7 @@ const FRAGMENTS_TIME: Duration = Duration::from_secs(10);
 const CONTROL_BYTES_MAX: usize = 125;
 /// Shorter messages are sent as they are: compressing them gains nothing.
 const COMPRESSED_FROM_BYTES: usize = 128;
+const ENCODER_WINDOW_BITS: u8 = 15;
 const BUFFER_BYTES: usize = 1024;
 /// The wait for the peer's half of a closing handshake.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
@@ -53,7 +55,25 @@ pub struct Bounds {
     /// For a peer that takes nothing of what we send.
     pub write_time: Duration,
     /// Where permessage-deflate may be used.
-    pub deflate: Option<DeflatePools>,
+    pub deflate: Option<Deflate>,
+}
+
+/// How permessage-deflate is used on one link.
+pub struct Deflate {
+    pub pools: DeflatePools,
+    /// The window, in bits, that the peer wants what we compress to keep to.
+    pub window_bits: Option<u8>,
+}
+
+impl Deflate {
+    /// The encoder knows one window. Where the peer wants a smaller one, every message is sent as it is, which RFC 7692,
+    /// section 6, leaves to the sender; what the peer compresses is inflated.
+    fn compressed_from_bytes(&self) -> usize {
+        match self.window_bits {
+            Some(..ENCODER_WINDOW_BITS) => usize::MAX,
+            _ => COMPRESSED_FROM_BYTES,
+        }
+    }
 }
 
 impl Bounds {
@@ -67,12 +87,12 @@ impl Bounds {
             .with_no_delay();
         match &self.deflate {
             None => options.without_compression(),
-            Some(pools) => options
+            Some(deflate) => options
                 .with_low_latency_compression()
-                .with_compression_threshold(COMPRESSED_FROM_BYTES)
+                .with_compression_threshold(deflate.compressed_from_bytes())
                 .server_no_context_takeover()
                 .client_no_context_takeover()
-                .with_deflate_pool(pools.0.clone()),
+                .with_deflate_pool(deflate.pools.0.clone()),
         }
     }
 }
@@ -86,7 +106,19 @@ pub async fn upgrade(
     impl Future<Output = Result<Link, hyper::Error>> + use<>,
 )> {
     let upgrade = IncomingUpgrade::from_request_parts(parts, &()).await.ok()?;
-    let (response, upgraded) = upgrade.upgrade(bounds.options()).ok()?;
+    let (mut response, upgraded) = upgrade.upgrade(bounds.options()).ok()?;
+    let window_bits = bounds
+        .deflate
+        .as_ref()
+        .and_then(|deflate| deflate.window_bits);
+    let extensions = response
+        .headers_mut()
+        .get_mut(header::SEC_WEBSOCKET_EXTENSIONS);
+    if let (Some(bits), Some(extensions)) = (window_bits, extensions) {
+        let chosen = extensions.to_str().ok()?;
+        let chosen = format!("{chosen}; server_max_window_bits={bits}");
+        *extensions = HeaderValue::from_str(&chosen).ok()?;
+    }
     let link = async move {
         Ok(Link {
             socket: upgraded.await?.into_streaming(),

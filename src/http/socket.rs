@@ -20,7 +20,7 @@ use crate::http::error::Problem;
 use crate::http::events::{ReadQuery, opening, read_query};
 use crate::http::frames::Frames;
 use crate::http::handshake;
-use crate::http::link::{self, Bounds, End, Link, Message};
+use crate::http::link::{self, Bounds, Deflate, End, Link, Message};
 use crate::http::state::App;
 use crate::http::stream::{self, Opening, Stream, Turn};
 use crate::metrics::Transport;
@@ -40,7 +40,7 @@ const INTERNAL: u16 = 1011;
 pub async fn socket(State(app): State<Arc<App>>, mut parts: Parts) -> Result<Response, Problem> {
     let query = read_query(Query::from_request_parts(&mut parts, &()).await)?;
     handshake::check(&parts)?;
-    handshake::keep_good_offer(&mut parts.headers);
+    let window_bits = handshake::keep_good_offer(&mut parts.headers);
     let (subprotocol, token) = handshake::subprotocols(&parts.headers)?;
     let has_origin = parts.headers.contains_key(header::ORIGIN);
     if has_origin && !caller::is_origin_allowed(&app, &parts.headers) {
@@ -53,10 +53,14 @@ pub async fn socket(State(app): State<Arc<App>>, mut parts: Parts) -> Result<Res
     if app.connections.is_draining() {
         return Err(Problem::draining());
     }
+    let deflate = app.config.ws.deflate.then(|| Deflate {
+        pools: app.deflate.clone(),
+        window_bits,
+    });
     let bounds = Bounds {
         message_bytes_max: MESSAGE_BYTES_MAX,
         write_time: app.config.stream.write_timeout_seconds,
-        deflate: app.config.ws.deflate.then(|| app.deflate.clone()),
+        deflate,
     };
     let upgraded = link::upgrade(&mut parts, bounds).await;
     let (mut response, link) = upgraded.ok_or_else(handshake::not_a_socket)?;

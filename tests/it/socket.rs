@@ -392,6 +392,38 @@ async fn deflate_is_used_where_it_is_offered_and_allowed() {
 }
 
 #[tokio::test]
+async fn a_small_window_is_kept_to_by_sending_what_is_not_compressed() {
+    let server = spawn(Options::new());
+    let text = "the same words again and again ".repeat(100);
+    server.note("alice", json!(text)).await;
+    let handshake = Handshake::default().token(&tokens::user("alice"));
+    let offers = "permessage-deflate; server_max_window_bits=9, permessage-deflate";
+    let handshake = handshake.header("Sec-WebSocket-Extensions", offers);
+    let socket = connect(server.address, "/v1/ws?cursor=start", handshake)
+        .await
+        .unwrap();
+    let extensions = socket.reply.header("sec-websocket-extensions");
+    let extensions = extensions.unwrap_or("").to_owned();
+    assert!(
+        extensions.contains("server_max_window_bits=9"),
+        "{extensions:?}"
+    );
+    let mut reader = Reader::of_socket(socket);
+    assert_eq!(reader.events(1).await[0].json["data"], text);
+    let mut deflater = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut deflater, br#"{"op":"ping","ref":"r7"}"#).unwrap();
+    let deflated = deflater.finish().unwrap();
+    reader.socket().send_frame(0xc1, &deflated).await;
+    let reply = loop {
+        let delivery = reader.next().await;
+        if matches!(delivery.kind, Kind::Reply | Kind::Error | Kind::End) {
+            break delivery;
+        }
+    };
+    assert_eq!(reply.json["ref"], "r7", "{reply:?}");
+}
+
+#[tokio::test]
 async fn a_bomb_is_measured_after_inflating() {
     let server = spawn(Options::new());
     let handshake = Handshake::default().token(&tokens::user("alice"));

@@ -94,6 +94,8 @@ pub async fn connect(
     );
     let extensions = reply.header("sec-websocket-extensions").unwrap_or("");
     let is_deflated = extensions.contains("permessage-deflate");
+    // The server's encoder knows the largest window only: it must not use it where a smaller one was agreed on.
+    let is_deflated = is_deflated && !extensions.contains("server_max_window_bits");
     Ok(Socket {
         raw,
         is_deflated,

@@ -14,7 +14,7 @@ use axum::routing::any;
 use tidings::accept;
 use tidings::http::error::Problem;
 use tidings::http::handshake;
-use tidings::http::link::{self, Bounds, DeflatePools, End, Link, Message};
+use tidings::http::link::{self, Bounds, Deflate, DeflatePools, End, Link, Message};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -34,11 +34,11 @@ async fn main() -> std::io::Result<()> {
 
 async fn echo(State(pools): State<DeflatePools>, mut parts: Parts) -> Result<Response, Problem> {
     handshake::check(&parts)?;
-    handshake::keep_good_offer(&mut parts.headers);
+    let window_bits = handshake::keep_good_offer(&mut parts.headers);
     let bounds = Bounds {
         message_bytes_max: MESSAGE_BYTES_MAX,
         write_time: Duration::from_secs(30),
-        deflate: Some(pools),
+        deflate: Some(Deflate { pools, window_bits }),
     };
     let upgraded = link::upgrade(&mut parts, bounds).await;
     let (response, link) = upgraded.ok_or_else(handshake::not_a_socket)?;

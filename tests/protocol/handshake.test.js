@@ -161,7 +161,8 @@ const EXTENSIONS = [
   // Which of several offers is taken, or none, is the server's choice.
   { offer: 'permessage-deflate; unknown, permessage-deflate', accepted: null },
   { offer: 'permessage-bzip2, permessage-deflate', accepted: null },
-  { offer: 'permessage-deflate; server_max_window_bits=10', accepted: null },
+  { offer: 'permessage-deflate; server_max_window_bits=10', accepted: true },
+  { offer: 'permessage-deflate; server_max_window_bits=8; client_max_window_bits', accepted: true },
   { offer: 'permessage-deflate; unknown', accepted: false },
   { offer: 'permessage-deflate; server_max_window_bits=7', accepted: false },
   { offer: 'permessage-deflate; server_max_window_bits=16', accepted: false },

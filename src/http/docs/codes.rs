@@ -21,6 +21,11 @@ const fn code(status: u16, code: &'static str, meaning: &'static str) -> Code {
 
 /// All codes, in the order of their status.
 pub const CODES: &[Code] = &[
+    code(
+        400,
+        "ambiguous_length",
+        "a request tells its length by Content-Length and by chunks",
+    ),
     code(400, "bad_request", "the request is malformed"),
     code(400, "empty_batch", "a batch without events"),
     code(

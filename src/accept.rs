@@ -120,6 +120,9 @@ pub async fn serve(
     counts: Arc<Counts>,
     stop: CancellationToken,
 ) -> u64 {
+    if let Err(error) = socket::set_options(&listener, settings.write_timeout) {
+        tracing::warn!(%error, "The options of connections could not be set");
+    }
     let places = Arc::new(Semaphore::new(settings.connections_max));
     let server = Arc::new(Server::new(router, settings, counts, stop));
     loop {

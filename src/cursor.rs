@@ -179,6 +179,11 @@ impl Cursor {
         }
     }
 
+    /// Whether `Delivery::Live` was yielded.
+    pub fn is_live_told(&self) -> bool {
+        self.is_live_told
+    }
+
     /// The reader was told its position.
     pub fn place_told(&mut self) {
         self.is_place_told = true;

@@ -1,7 +1,7 @@
 //! One accepted TCP connection: its socket options, its first bytes, and an end to writes that do not progress.
 //!
 //! Promises: a peer that vanished is noticed by the kernel within 45 s even when nothing is written; a peer that takes
-//! no byte for the write timeout gets an error instead of a wait. While nothing is blocked it costs two pointers.
+//! no byte for the write timeout gets an error instead of a wait. While nothing is blocked it costs three pointers.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
@@ -30,6 +30,8 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// What a peer may send that nobody will answer, before it is no longer listened to.
 const FORGOTTEN_BYTES_MAX: u32 = 64 * 1024;
 
+/// What is read of a connection at first.
+const START_BYTES: usize = 2 * 1024;
 /// The first bytes of an HTTP/2 connection; no HTTP/1 method begins with them.
 const HTTP2_START: &[u8; 3] = b"PRI";
 
@@ -97,42 +99,48 @@ pub struct Socket {
     forgotten: u32,
     /// Ends a blocked write; there only while one is blocked.
     stall: Option<Pin<Box<Sleep>>>,
-    /// Bytes that `protocol` took and `poll_read` gives back, from `replayed` to `taken`.
-    start: [u8; HTTP2_START.len()],
-    taken: u8,
-    replayed: u8,
+    /// Bytes that `protocol` took, until `poll_read` has given them back.
+    start: Option<Box<Start>>,
+}
+
+/// The first bytes of a connection: the whole head of most first requests.
+#[derive(Debug)]
+struct Start {
+    bytes: [u8; START_BYTES],
+    taken: usize,
+    replayed: usize,
 }
 
 impl Socket {
     pub fn new(stream: TcpStream, open: Open, write_timeout: Duration) -> Socket {
-        if let Err(error) = set_options(&stream, write_timeout) {
-            tracing::debug!(%error, "The options of a socket could not be set");
-        }
         Socket {
             stream,
             open,
             write_timeout_ms: u32::try_from(write_timeout.as_millis()).unwrap_or(u32::MAX),
             forgotten: 0,
             stall: None,
-            start: [0; HTTP2_START.len()],
-            taken: 0,
-            replayed: 0,
+            start: None,
         }
     }
 
     /// Waits for as many bytes as tell the protocol. They are read again by whoever reads next.
     pub async fn protocol(&mut self) -> io::Result<Protocol> {
+        let start = self.start.insert(Box::new(Start {
+            bytes: [0; START_BYTES],
+            taken: 0,
+            replayed: 0,
+        }));
         loop {
-            let taken = usize::from(self.taken);
-            if self.start[..taken] != HTTP2_START[..taken] {
+            let known = start.taken.min(HTTP2_START.len());
+            if start.bytes[..known] != HTTP2_START[..known] {
                 return Ok(Protocol::Http1);
             }
-            if taken == HTTP2_START.len() {
+            if known == HTTP2_START.len() {
                 return Ok(Protocol::Http2);
             }
-            match self.stream.read(&mut self.start[taken..]).await? {
+            match self.stream.read(&mut start.bytes[start.taken..]).await? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read => self.taken += read as u8,
+                read => start.taken += read,
             }
         }
     }
@@ -174,8 +182,10 @@ impl Socket {
     }
 }
 
-fn set_options(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
-    let socket = SockRef::from(stream);
+/// Sets the options of all connections that the listener will accept: they inherit its own (Linux; `tcp(7)`), which spares
+/// each of them six calls of the kernel.
+pub fn set_options(listener: &TcpListener, write_timeout: Duration) -> io::Result<()> {
+    let socket = SockRef::from(listener);
     socket.set_tcp_nodelay(true)?;
     let unacknowledged_max = (write_timeout + BEYOND_WRITE_TIMEOUT).max(UNACKNOWLEDGED_MIN);
     socket.set_tcp_user_timeout(Some(unacknowledged_max))?;
@@ -194,22 +204,18 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
-        if socket.replayed == socket.taken {
+        let Some(start) = &mut socket.start else {
             let read = ready!(Pin::new(&mut socket.stream).poll_read(context, buffer));
             return Poll::Ready(read.inspect_err(|error| socket.open.note(error)));
-        }
-        let left = &socket.start[usize::from(socket.replayed)..usize::from(socket.taken)];
+        };
+        let left = &start.bytes[start.replayed..start.taken];
         let given = left.len().min(buffer.remaining());
         buffer.put_slice(&left[..given]);
-        socket.replayed += given as u8;
-        if buffer.remaining() == 0 {
-            return Poll::Ready(Ok(()));
+        start.replayed += given;
+        if start.replayed == start.taken {
+            socket.start = None;
         }
-        // The rest of the request is most often there already: one call to hyper less.
-        match Pin::new(&mut socket.stream).poll_read(context, buffer) {
-            Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending => Poll::Ready(Ok(())),
-        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -244,5 +250,27 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_inherit_the_options_of_their_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        set_options(&listener, Duration::from_secs(30)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _peer = TcpStream::connect(address).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        let unacknowledged_max = socket.tcp_user_timeout().unwrap();
+        assert_eq!(unacknowledged_max, Some(Duration::from_secs(35)));
     }
 }

@@ -23,6 +23,8 @@ use crate::http::streaming::{Streaming, Takeable};
 
 const LINE_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// What the head of a response takes, and the ends of the first chunk.
+const HEAD_BYTES: usize = 512;
 /// Bytes for a chunk's size: as many digits as a size can have, and the end of the line.
 const CHUNK_HEADROOM: usize = usize::BITS as usize / 4 + LINE_END.len();
 
@@ -70,8 +72,7 @@ impl Taken {
         cut: CancellationToken,
     ) -> impl Future<Output = ()> + Send {
         async move {
-            let (mut streaming, mut bytes) = self.begin();
-            let mut is_last = false;
+            let (mut streaming, mut bytes, mut is_last) = self.begin();
             while sent(&mut socket, bytes, &cut).await && !is_last {
                 let news = NewsUnlessGone {
                     socket: &mut socket,
@@ -89,15 +90,16 @@ impl Taken {
         }
     }
 
-    /// The stream, and the response with the first frame.
-    fn begin(self: Box<Self>) -> (Streaming, BytesMut) {
+    /// The stream, the response with the first frames, and whether these are the last.
+    fn begin(self: Box<Self>) -> (Streaming, BytesMut, bool) {
         let Taken {
             head,
             mut streaming,
         } = *self;
-        let mut bytes = head_bytes(&head);
-        bytes.extend_from_slice(&chunked(streaming.greeting(CHUNK_HEADROOM), false));
-        (streaming, bytes)
+        let greeting = streaming.greeting(CHUNK_HEADROOM);
+        let mut bytes = head_bytes(&head, greeting.bytes.len());
+        bytes.extend_from_slice(&chunked(greeting.bytes, greeting.is_last));
+        (streaming, bytes, greeting.is_last)
     }
 }
 
@@ -161,8 +163,9 @@ fn chunked(mut bytes: BytesMut, is_last: bool) -> BytesMut {
     bytes
 }
 
-fn head_bytes(head: &Parts) -> BytesMut {
-    let mut bytes = BytesMut::with_capacity(512);
+/// The head of the response, with room for so many bytes behind it.
+fn head_bytes(head: &Parts, behind: usize) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(HEAD_BYTES + behind);
     let reason = head.status.canonical_reason().unwrap_or("");
     let now = httpdate::fmt_http_date(std::time::SystemTime::now());
     write!(bytes, "HTTP/1.1 {} {reason}\r\n", head.status.as_u16())

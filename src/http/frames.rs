@@ -44,12 +44,22 @@ impl Frames {
         self.bytes
     }
 
+    /// Bytes of all frames so far, and of the headroom.
+    pub fn byte_count(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn out(&mut self) -> &mut BytesMut {
+        self.begin(FIRST_BYTES);
+        &mut self.bytes
+    }
+
+    /// Gives the first frame a buffer of so many bytes.
+    fn begin(&mut self, bytes: usize) {
         if self.bytes.is_empty() {
-            self.bytes.reserve(FIRST_BYTES);
+            self.bytes = BytesMut::with_capacity(bytes);
             self.bytes.resize(self.headroom, 0);
         }
-        &mut self.bytes
     }
 
     /// The messages, each sharing the bytes of all.
@@ -70,7 +80,9 @@ impl Frames {
 
     /// Makes place for so many events at once, whose own JSON has so many bytes.
     pub fn reserve(&mut self, events: usize, json_bytes: usize) {
-        self.out().reserve(events * AROUND_EVENT_BYTES + json_bytes);
+        let bytes = events * AROUND_EVENT_BYTES + json_bytes;
+        self.begin(FIRST_BYTES.max(self.headroom + bytes));
+        self.bytes.reserve(bytes);
     }
 
     pub fn event(&mut self, position: Position, event: &Event) {

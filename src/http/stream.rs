@@ -175,6 +175,11 @@ impl Stream {
         self.cursor.user()
     }
 
+    /// Whether the reader missed events that it was not told of yet, or may have, and no state is read before them.
+    pub fn is_catching_up(&self) -> bool {
+        !self.is_snapshot_due && !self.cursor.is_live_told()
+    }
+
     /// A newer token of the same user prolongs the stream.
     pub fn prolong(&self, claims: &crate::token::Claims) {
         self.app

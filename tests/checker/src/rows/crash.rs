@@ -144,17 +144,26 @@ impl Crashing {
         count: usize,
         moment_ms: std::ops::Range<u64>,
     ) -> Result<()> {
+        let mut in_life = 0;
         for trial in 1..=count {
+            in_life += 1;
+            let moment = Duration::from_millis(self.rng.u64(moment_ms.clone()));
+            let survived = self.trial(moment, run).await;
+            let is_last = in_life == FAULTS_PER_LIFE || trial == count;
+            // A life is judged as a whole: what is wrong after one fault is still so after the next.
+            if survived.is_ok() && !is_last {
+                continue;
+            }
+            let violations = self.life().map(|life| life.judge());
+            let recorder = self.life.as_ref().map(|life| life.recorder.clone());
+            let outcome = survived.and(violations);
+            run.judge(outcome, recorder.as_ref(), &self.recipe.data);
+            self.end_life(run).await;
             if run.is_broken() {
                 break;
             }
-            let moment = Duration::from_millis(self.rng.u64(moment_ms.clone()));
-            let outcome = self.trial(moment, run).await;
-            let recorder = self.life.as_ref().map(|life| life.recorder.clone());
-            run.judge(outcome, recorder.as_ref(), &self.recipe.data);
-            if run.is_broken() || trial % FAULTS_PER_LIFE == 0 || trial == count {
-                self.end_life(run).await;
-            }
+            run.clean(in_life - 1);
+            in_life = 0;
         }
         if !run.is_broken() {
             let outcome = self.look_back().await;
@@ -165,8 +174,8 @@ impl Crashing {
         Ok(())
     }
 
-    /// One fault at a random moment of a storm.
-    async fn trial(&mut self, moment: Duration, run: &mut Run<'_>) -> Result<Vec<Violation>> {
+    /// One fault at a random moment of a storm, and all logs and readers after it.
+    async fn trial(&mut self, moment: Duration, run: &mut Run<'_>) -> Result<()> {
         if self.server.is_none() {
             self.start(run).await?;
         }
@@ -175,7 +184,8 @@ impl Crashing {
         self.strike()?;
         self.start(run).await?;
         storm.calm().await;
-        self.judge().await
+        self.life()?.settle().await?;
+        Ok(())
     }
 
     /// Holds the server at a sync point, cuts the power there, and lets it start again without the hold.
@@ -202,7 +212,9 @@ impl Crashing {
         self.strike()?;
         self.start(run).await?;
         storm.calm().await;
-        self.judge().await
+        let life = self.life()?;
+        life.settle().await?;
+        Ok(life.judge())
     }
 
     async fn wait_until_held(&mut self) -> Result<bool> {
@@ -270,12 +282,6 @@ impl Crashing {
         }
         self.server = Some(server);
         Ok(())
-    }
-
-    async fn judge(&mut self) -> Result<Vec<Violation>> {
-        let life = self.life()?;
-        life.settle().await?;
-        Ok(life.judge())
     }
 
     async fn end_life(&mut self, run: &mut Run<'_>) {

@@ -23,7 +23,7 @@ use crate::rows::strangers;
 use crate::stream::HEALED_US_MAX;
 use crate::truth;
 
-const WORKERS: usize = 12;
+const WORKERS: usize = 64;
 /// FAULTS.md, B: this many more open files than before are no leak.
 const FILES_MORE_MAX: usize = 5;
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(30);
@@ -47,7 +47,7 @@ const SEAM: Kind = Kind {
     burst_max: 3,
     pad_bytes: 20,
     stalled_one_of: None,
-    connects_per_life: 500,
+    connects_per_life: 2_000,
 };
 const EDGE: Kind = Kind {
     row: "F26",
@@ -55,7 +55,7 @@ const EDGE: Kind = Kind {
     burst_max: 24,
     pad_bytes: 20,
     stalled_one_of: Some(25),
-    connects_per_life: 100,
+    connects_per_life: 500,
 };
 /// A stalled reader meets so many events of so many bytes: more than all buffers between server and reader hold.
 const STALLED_BURST: u64 = 160;

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use tokio::time::{Duration, timeout};
 
 use crate::history::{Invariant, Recorder};
@@ -25,6 +26,7 @@ pub async fn probe(recorder: &Recorder, target: &Target, user: &str) -> Result<(
         ("a forged token", http::token_by(OTHER_SECRET, user, None)?),
         ("another user's token", http::token("stranger", None)?),
     ];
+    let mut attempts = Vec::new();
     for (who, token) in &tokens {
         for path in ["format=json&wait=0", "format=sse", "format=ndjson"] {
             for named in [
@@ -33,37 +35,47 @@ pub async fn probe(recorder: &Recorder, target: &Target, user: &str) -> Result<(
                 format!("cursor=start&user={user}"),
             ] {
                 let ask = Ask::get(format!("/v1/events?{path}&{named}"), token);
-                judge(recorder, user, who, &ask.path, &hear(target, &ask).await);
                 let resumed = Ask {
                     last_event_id: Some(cursor.to_string()),
-                    ..ask
+                    ..ask.clone()
                 };
-                judge(
-                    recorder,
-                    user,
-                    who,
-                    &resumed.path,
-                    &hear(target, &resumed).await,
-                );
+                attempts.extend([ask, resumed].map(|ask| (*who, Way::Http(ask))));
             }
         }
         let path = format!("/v1/ws?cursor={cursor}");
-        judge(
-            recorder,
-            user,
-            who,
-            &path,
-            &hear_socket(target, &path, token).await,
-        );
+        attempts.push((who, Way::Socket(path, token.clone())));
+    }
+    // All at once, since each listens for as long as nothing is said.
+    let heard = join_all(attempts.iter().map(|(_, way)| way.hear(target))).await;
+    for ((who, way), heard) in attempts.iter().zip(heard) {
+        // The payload of every event names the user it is meant for, so its name must not be heard.
+        let leak = format!("\"for\":\"{user}\"");
+        let what = format!("with {who} {} tells events of {user}", way.path());
+        recorder.claim(Invariant::Isolated, !heard.contains(&leak), what);
     }
     Ok(())
 }
 
-/// The payload of every event names the user it is meant for, so its name must not be heard.
-fn judge(recorder: &Recorder, user: &str, who: &str, path: &str, heard: &str) {
-    let leak = format!("\"for\":\"{user}\"");
-    let what = format!("with {who} {path} tells events of {user}");
-    recorder.claim(Invariant::Isolated, !heard.contains(&leak), what);
+/// A way in: a request, or a WebSocket's path and token.
+enum Way {
+    Http(Ask),
+    Socket(String, String),
+}
+
+impl Way {
+    fn path(&self) -> &str {
+        match self {
+            Way::Http(ask) => &ask.path,
+            Way::Socket(path, _) => path,
+        }
+    }
+
+    async fn hear(&self, target: &Target) -> String {
+        match self {
+            Way::Http(ask) => hear(target, ask).await,
+            Way::Socket(path, token) => hear_socket(target, path, token).await,
+        }
+    }
 }
 
 /// Everything that comes within a moment.

@@ -31,7 +31,7 @@ const KEEPALIVE_PROBES: u32 = 3;
 const FORGOTTEN_BYTES_MAX: u32 = 64 * 1024;
 
 /// What is read of a connection at first.
-const START_BYTES: usize = 2 * 1024;
+const START_BYTES: usize = 1024;
 /// The first bytes of an HTTP/2 connection; no HTTP/1 method begins with them.
 const HTTP2_START: &[u8; 3] = b"PRI";
 

@@ -3,6 +3,7 @@
 //! A storm of publishers runs, the fault strikes at a random moment, the server starts again, and everything that
 //! was acked or shown must still be there. Readers resume over five faults before a life is judged for the last time.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -23,6 +24,7 @@ const READY_TIME_MAX: Duration = Duration::from_secs(2);
 const WORK_TIME_MAX: Duration = Duration::from_secs(1);
 const BUSY_TIME_MAX: Duration = Duration::from_secs(15);
 const FAULTS_PER_LIFE: usize = 5;
+const FAULTS_PER_LOG: usize = 50;
 const DISK_BYTES: u64 = 1 << 30;
 /// A server held at a sync point acks nothing for this long.
 const HELD_TIME: Duration = Duration::from_millis(300);
@@ -52,31 +54,47 @@ const SMALL_STORM: Shape = Shape {
 
 pub async fn kill(bench: &Bench, count: usize) -> Result<Report> {
     let mut run = Run::new(bench, "F1", count);
-    let recipe = bench.recipe("F1")?;
-    let mut crashing = Crashing::new(bench.rng("F1"), recipe, None, STORM);
-    crashing.repeat(&mut run, count, 50..1_500).await?;
+    let mut rng = bench.rng("F1");
+    for share in shares(count) {
+        let recipe = bench.recipe("F1")?;
+        let data = recipe.data.clone();
+        let mut crashing = Crashing::new(rng.fork(), recipe, None, STORM);
+        crashing.repeat(&mut run, share, 50..1_500).await?;
+        if run.is_broken() {
+            break;
+        }
+        drop(crashing);
+        fs::remove_dir_all(&data)?;
+    }
     Ok(run.report())
 }
 
 pub async fn power(bench: &Bench, count: usize) -> Result<Report> {
     let mut run = Run::new(bench, "F2", count);
-    for (file_system, share) in [
+    let mut rng = bench.rng("F2");
+    for (file_system, half) in [
         (FileSystem::Ext4, count.div_ceil(2)),
         (FileSystem::Xfs, count / 2),
     ] {
-        let disk = Disk::make(&bench.work, file_system, DISK_BYTES)?;
-        let mut recipe = bench.recipe("F2")?;
-        recipe.data = disk.mounted_at.join("data");
-        let mut crashing = Crashing::new(
-            bench.rng(file_system.name()),
-            recipe,
-            Some(disk),
-            SMALL_STORM,
-        );
-        crashing.repeat(&mut run, share, 30..600).await?;
+        for share in shares(half) {
+            if run.is_broken() {
+                break;
+            }
+            let disk = Disk::make(&bench.work, file_system, DISK_BYTES)?;
+            let mut recipe = bench.recipe("F2")?;
+            recipe.data = disk.mounted_at.join("data");
+            let mut crashing = Crashing::new(rng.fork(), recipe, Some(disk), SMALL_STORM);
+            crashing.repeat(&mut run, share, 30..600).await?;
+        }
     }
     run.fact("half on ext4, half on xfs");
     Ok(run.report())
+}
+
+/// So many faults in so many logs: a log that grew with the count would outgrow the size for which a time is promised.
+fn shares(count: usize) -> impl Iterator<Item = usize> {
+    let begins = (0..count).step_by(FAULTS_PER_LOG);
+    begins.map(move |begin| FAULTS_PER_LOG.min(count - begin))
 }
 
 pub async fn sync_points(bench: &Bench, rounds: usize) -> Result<Report> {

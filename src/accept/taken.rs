@@ -5,13 +5,15 @@
 //! what it sends meanwhile is read and forgotten, up to a bound. It knows bytes only.
 
 use std::fmt::Write as _;
-use std::pin::Pin;
+use std::mem;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::http::response::Parts;
 use axum::response::Response;
 use bytes::{Buf, BytesMut};
+use futures_util::poll;
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::io::AsyncWriteExt;
@@ -19,12 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::socket::Socket;
 use crate::http::stream::News;
-use crate::http::streaming::{Streaming, Takeable};
+use crate::http::streaming::{Streaming, Takeable, Written};
 
 const LINE_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// What the head of a response takes, and the ends of the first chunk.
-const HEAD_BYTES: usize = 512;
+/// What the head of a response, the first frame and a few events take.
+const HEAD_BYTES: usize = 2048;
+/// What is written at once while a reader catches up; a turn may come on top of it.
+const TOGETHER_BYTES_MAX: usize = 16 << 10;
 /// Bytes for a chunk's size: as many digits as a size can have, and the end of the line.
 const CHUNK_HEADROOM: usize = usize::BITS as usize / 4 + LINE_END.len();
 
@@ -72,8 +76,11 @@ impl Taken {
         cut: CancellationToken,
     ) -> impl Future<Output = ()> + Send {
         async move {
-            let (mut streaming, mut bytes, mut is_last) = self.begin();
-            while sent(&mut socket, bytes, &cut).await && !is_last {
+            let (mut streaming, head) = self.begin();
+            // Boxed: once a stream is open it has no place for it.
+            let opening = Box::pin(opened(&mut socket, &mut streaming, head, &cut));
+            let mut goes_on = opening.await;
+            while goes_on {
                 let news = NewsUnlessGone {
                     socket: &mut socket,
                     news: streaming.news(),
@@ -81,26 +88,67 @@ impl Taken {
                 let Some(news) = news.await else {
                     return;
                 };
-                let written = streaming.write(news, CHUNK_HEADROOM);
-                is_last = written.is_last;
-                bytes = chunked(written.bytes, is_last);
+                let (bytes, is_last) = turn(&mut streaming, news);
+                goes_on = sent(&mut socket, bytes, &cut).await && !is_last;
             }
             // A peer that has gone already cannot be told; the socket closes either way.
             socket.shutdown().await.ok();
         }
     }
 
-    /// The stream, the response with the first frames, and whether these are the last.
-    fn begin(self: Box<Self>) -> (Streaming, BytesMut, bool) {
+    /// The stream, and the response with the first frame.
+    fn begin(self: Box<Self>) -> (Streaming, BytesMut) {
         let Taken {
             head,
             mut streaming,
         } = *self;
-        let greeting = streaming.greeting(CHUNK_HEADROOM);
-        let mut bytes = head_bytes(&head, greeting.bytes.len());
-        bytes.extend_from_slice(&chunked(greeting.bytes, greeting.is_last));
-        (streaming, bytes, greeting.is_last)
+        let mut bytes = head_bytes(&head);
+        bytes.extend_from_slice(&chunked(streaming.greeting(CHUNK_HEADROOM), false));
+        (streaming, bytes)
     }
+}
+
+/// Writes how a stream begins, and all that its reader missed. What is there without waiting goes out together: most who
+/// come back missed little, and have all of it in one packet. False: the stream is over.
+async fn opened(
+    socket: &mut Socket,
+    streaming: &mut Streaming,
+    mut bytes: BytesMut,
+    cut: &CancellationToken,
+) -> bool {
+    let mut is_last = false;
+    while !is_last && !streaming.is_caught_up() {
+        let is_enough = bytes.len() >= TOGETHER_BYTES_MAX;
+        let news = {
+            let mut waiting = pin!(streaming.news());
+            let polled = poll!(waiting.as_mut());
+            if (polled.is_pending() || is_enough) && !sent(socket, mem::take(&mut bytes), cut).await
+            {
+                return false;
+            }
+            let news = match polled {
+                Poll::Ready(news) => Some(news),
+                Poll::Pending => {
+                    let (socket, news) = (&mut *socket, waiting);
+                    NewsUnlessGone { socket, news }.await
+                }
+            };
+            let Some(news) = news else {
+                return false;
+            };
+            news
+        };
+        let (more, ends) = turn(streaming, news);
+        bytes.extend_from_slice(&more);
+        is_last = ends;
+    }
+    sent(socket, bytes, cut).await && !is_last
+}
+
+/// One turn as a chunk, and whether it is the last.
+fn turn(streaming: &mut Streaming, news: News) -> (BytesMut, bool) {
+    let Written { bytes, is_last } = streaming.write(news, CHUNK_HEADROOM);
+    (chunked(bytes, is_last), is_last)
 }
 
 /// Writes the bytes. False: the peer does not take them, or it is time to cut.
@@ -163,9 +211,8 @@ fn chunked(mut bytes: BytesMut, is_last: bool) -> BytesMut {
     bytes
 }
 
-/// The head of the response, with room for so many bytes behind it.
-fn head_bytes(head: &Parts, behind: usize) -> BytesMut {
-    let mut bytes = BytesMut::with_capacity(HEAD_BYTES + behind);
+fn head_bytes(head: &Parts) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(HEAD_BYTES);
     let reason = head.status.canonical_reason().unwrap_or("");
     let now = httpdate::fmt_http_date(std::time::SystemTime::now());
     write!(bytes, "HTTP/1.1 {} {reason}\r\n", head.status.as_u16())

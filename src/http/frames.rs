@@ -44,11 +44,6 @@ impl Frames {
         self.bytes
     }
 
-    /// Bytes of all frames so far, and of the headroom.
-    pub fn byte_count(&self) -> usize {
-        self.bytes.len()
-    }
-
     fn out(&mut self) -> &mut BytesMut {
         self.begin(FIRST_BYTES);
         &mut self.bytes

@@ -175,9 +175,9 @@ impl Stream {
         self.cursor.user()
     }
 
-    /// Whether the reader missed events that it was not told of yet, or may have, and no state is read before them.
-    pub fn is_catching_up(&self) -> bool {
-        !self.is_snapshot_due && !self.cursor.is_live_told()
+    /// Whether the reader was told that what follows is new.
+    pub fn is_caught_up(&self) -> bool {
+        self.cursor.is_live_told()
     }
 
     /// A newer token of the same user prolongs the stream.

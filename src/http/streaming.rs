@@ -9,15 +9,11 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
 use parking_lot::Mutex;
 
 use crate::frame::Layout;
 use crate::http::frames::Frames;
 use crate::http::stream::{News, Stream, Turn};
-
-/// A greeting to which no further turn is added.
-const GREETING_BYTES_MAX: usize = 16 << 10;
 
 /// A stream and the form of its frames.
 pub struct Streaming {
@@ -41,23 +37,16 @@ impl Streaming {
         Streaming { stream, layout }
     }
 
-    /// The first frame, behind `headroom` free bytes, and what can be said without waiting until the reader has caught
-    /// up: most who come back missed little, and have all of it in one packet. Nothing comes before it.
-    pub fn greeting(&mut self, headroom: usize) -> Written {
+    /// The first frame, behind `headroom` free bytes; nothing comes before it.
+    pub fn greeting(&mut self, headroom: usize) -> BytesMut {
         let mut frames = Frames::new(self.layout, headroom);
         self.stream.greet(&mut frames);
-        let mut turn = Turn::Goes;
-        while turn == Turn::Goes
-            && self.stream.is_catching_up()
-            && frames.byte_count() < GREETING_BYTES_MAX
-            && let Some(news) = self.stream.news().now_or_never()
-        {
-            turn = self.stream.write(news, &mut frames);
-        }
-        Written {
-            bytes: frames.into_bytes(),
-            is_last: turn != Turn::Goes,
-        }
+        frames.into_bytes()
+    }
+
+    /// Whether the reader was told that what follows is new.
+    pub fn is_caught_up(&self) -> bool {
+        self.stream.is_caught_up()
     }
 
     /// Waits for what is next for the reader. It may be dropped while it waits.
@@ -91,14 +80,14 @@ impl Takeable {
             let Some(mut streaming) = self.take() else {
                 return;
             };
-            let mut written = streaming.greeting(0);
+            yield Ok::<Bytes, Infallible>(streaming.greeting(0).freeze());
             loop {
-                yield Ok::<Bytes, Infallible>(written.bytes.freeze());
+                let news = streaming.news().await;
+                let written = streaming.write(news, 0);
+                yield Ok(written.bytes.freeze());
                 if written.is_last {
                     break;
                 }
-                let news = streaming.news().await;
-                written = streaming.write(news, 0);
             }
         };
         Body::from_stream(frames)

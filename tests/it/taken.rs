@@ -83,23 +83,6 @@ async fn a_stream_has_a_whole_head_and_whole_chunks_and_an_end() {
 }
 
 #[tokio::test]
-async fn who_comes_back_has_all_it_missed_in_one_chunk() {
-    let server = start(Options::new()).await;
-    for number in 1..=3 {
-        server.note("alice", json!(number)).await;
-    }
-    let request = request("GET", "1.1", "").replace("/v1/events", "/v1/events?cursor=start");
-    let (_, text) = open(&server, &request, "sys.live").await;
-    let (_, body) = text.split_once("\r\n\r\n").unwrap();
-    let (length, rest) = body.split_once("\r\n").unwrap();
-    let length = usize::from_str_radix(length, 16).unwrap();
-    let first = &rest[..length];
-    for part in ["sys.ready", "\"data\":1", "\"data\":3", "sys.live"] {
-        assert!(first.contains(part), "{part} is not in {first}");
-    }
-}
-
-#[tokio::test]
 async fn what_a_peer_sends_into_a_stream_is_not_answered_and_harms_nothing() {
     let server = start(Options::new()).await;
     let twice = format!(

@@ -7,14 +7,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use tidings::cli::{self, Arguments};
 
-/// Pages that a burst left free go back to the system after two seconds, also while nothing is allocated. Threads look
-/// through what they keep for themselves after every MiB: by default after 64 KiB, which took a twelfth of a delivery.
+/// Pages that a burst left free go back to the system after two seconds, also while nothing is allocated.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static MALLOC_CONF: &[u8] = concat!(
-    "background_thread:true,dirty_decay_ms:2000,muzzy_decay_ms:2000,",
-    "tcache_gc_incr_bytes:1048576\0",
-)
-.as_bytes();
+pub static MALLOC_CONF: &[u8] = b"background_thread:true,dirty_decay_ms:2000,muzzy_decay_ms:2000\0";
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

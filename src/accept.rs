@@ -411,14 +411,7 @@ impl Heads {
 
     fn is_ambiguous<B>(&self, request: &hyper::Request<B>) -> bool {
         let number = self.served.fetch_add(1, Ordering::Relaxed) + 1;
-        let headers = request.headers();
-        if headers
-            .get(header::UPGRADE)
-            .is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        {
-            self.framing.stop();
-        }
-        headers.contains_key(header::TRANSFER_ENCODING) && !self.framing.is_clear(number)
+        request.headers().contains_key(header::TRANSFER_ENCODING) && !self.framing.is_clear(number)
     }
 }
 

@@ -139,7 +139,10 @@ async fn opened(
             news
         };
         let (more, ends) = turn(streaming, news);
-        bytes.extend_from_slice(&more);
+        match bytes.is_empty() {
+            true => bytes = more,
+            false => bytes.extend_from_slice(&more),
+        }
         is_last = ends;
     }
     sent(socket, bytes, cut).await && !is_last

@@ -174,8 +174,12 @@ impl Route {
     /// All codes of its refusals.
     fn all_codes(&self) -> Vec<&'static str> {
         let mut codes = self.codes.clone();
-        codes.extend(["ambiguous_length", "invalid_url", "invalid_host"]);
-        codes.push("internal_error");
+        codes.extend([
+            "ambiguous_length",
+            "invalid_url",
+            "invalid_host",
+            "internal_error",
+        ]);
         if self.access != Access::Public {
             codes.extend(["unauthorized", "rate_limited", "forbidden", "store_failed"]);
         }

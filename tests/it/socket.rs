@@ -25,6 +25,11 @@ async fn connected(server: &Server, handshake: Handshake) -> Result<Socket, Repl
 /// Sends one op and gives the reply or the error to it.
 async fn ask(reader: &mut Reader, op: Value) -> Value {
     reader.socket().send_text(&op.to_string()).await;
+    replied(reader).await
+}
+
+/// The next reply or error.
+async fn replied(reader: &mut Reader) -> Value {
     loop {
         let delivery = reader.next().await;
         if matches!(delivery.kind, Kind::Reply | Kind::Error | Kind::End) {
@@ -414,13 +419,8 @@ async fn a_small_window_is_kept_to_by_sending_what_is_not_compressed() {
     std::io::Write::write_all(&mut deflater, br#"{"op":"ping","ref":"r7"}"#).unwrap();
     let deflated = deflater.finish().unwrap();
     reader.socket().send_frame(0xc1, &deflated).await;
-    let reply = loop {
-        let delivery = reader.next().await;
-        if matches!(delivery.kind, Kind::Reply | Kind::Error | Kind::End) {
-            break delivery;
-        }
-    };
-    assert_eq!(reply.json["ref"], "r7", "{reply:?}");
+    let reply = replied(&mut reader).await;
+    assert_eq!(reply["ref"], "r7", "{reply:?}");
 }
 
 #[tokio::test]

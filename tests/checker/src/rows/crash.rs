@@ -172,9 +172,8 @@ impl Crashing {
             if survived.is_ok() && !is_last {
                 continue;
             }
-            let violations = self.life().map(|life| life.judge());
+            let outcome = survived.and_then(|()| self.life().map(|life| life.judge()));
             let recorder = self.life.as_ref().map(|life| life.recorder.clone());
-            let outcome = survived.and(violations);
             run.judge(outcome, recorder.as_ref(), &self.recipe.data);
             self.end_life(run).await;
             if run.is_broken() {

@@ -18,6 +18,7 @@ pub mod mark;
 pub mod memory;
 pub mod opening;
 pub mod pulse;
+pub mod queue;
 pub mod read;
 pub mod record;
 pub mod redaction;
@@ -37,19 +38,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, UnixMs};
 use crate::event::{Event, EventId, Topic, UserId};
 use crate::id::{Random, UserNo};
 use crate::metrics::Metrics;
-use crate::store::committer::{Committer, Request, Verdict};
+use crate::store::committer::Committer;
 use crate::store::engine::{Engine, EngineError, Row, Rows};
 use crate::store::logs::{Place, View};
 use crate::store::mark::Mark;
 use crate::store::opening::{Directory, OpenError, Opening};
 use crate::store::pulse::Pulse;
+use crate::store::queue::{Gone, Receiver, Sender, Verdict};
 use crate::store::read::{Filling, PageBounds, Read};
 use crate::store::ring::Ring;
 use crate::store::shared::{Shared, StoreError};
@@ -60,9 +62,8 @@ use crate::store::transaction::{Transaction, Writer};
 use crate::store::upkeep::{Retention, Upkeep};
 use crate::wake::Wakes;
 
-/// Commands that may wait for the committer, in number and in bytes.
-const QUEUE_COMMANDS_MAX: usize = 4096;
-const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// While a group is synced, so many commands that wait are worth waking the committer for.
+const CROWD_MIN: usize = 32;
 /// Readers of old events that may wait for the disk at a time.
 const DISK_READERS_MAX: usize = 8;
 /// Positions looked up at a time for a reader near its tail.
@@ -92,7 +93,7 @@ pub struct Surroundings {
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
-    requests: mpsc::Sender<Request>,
+    requests: Sender,
 }
 
 /// A store on disk whose committer runs on a thread of its own.
@@ -159,7 +160,7 @@ pub fn open_on(
 struct WriterSide {
     writer: Writer,
     upkeep: Upkeep,
-    requests: mpsc::Receiver<Request>,
+    requests: Receiver,
     mark: Option<Mark>,
     space: Option<Space>,
 }
@@ -205,14 +206,19 @@ fn open_rows(
         at_work: Pulse::default(),
         in_sync: Pulse::default(),
         disk_readers: Semaphore::new(DISK_READERS_MAX),
-        queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
     });
     let mut upkeep = Upkeep::new(settings.retention, opened.live_bytes);
     upkeep.resume(&shared.logs, &opened.replayed);
     shared
         .ring
         .push(opened.replayed.into_iter().map(|(event, _)| event));
-    let (sender, requests) = mpsc::channel(QUEUE_COMMANDS_MAX);
+    // The simulation is to meet commands that are applied while the group before is under way.
+    let crowd_min = if shared.rows.is_resident() {
+        1
+    } else {
+        CROWD_MIN
+    };
+    let (sender, requests) = queue::queue(crowd_min);
     let writer = Writer::new(Arc::clone(&shared), topics, opened.next_commit);
     let store = Store {
         shared,
@@ -258,13 +264,6 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let gone = || StoreError::Failed("the committer has stopped".to_owned());
-        let share =
-            u32::try_from(bytes.clamp(1, QUEUE_BYTES_MAX)).expect("the queue's bound fits 32 bits");
-        let permit = Arc::clone(&self.shared.queue_bytes)
-            .acquire_many_owned(share)
-            .await;
-        let permit = permit.map_err(|_| gone())?;
         let (reply, answer) = oneshot::channel();
         let run = Box::new(
             move |transaction: &mut Transaction<'_>| match decide(transaction) {
@@ -275,11 +274,9 @@ impl Store {
                 Err(error) => Verdict::Discard(Box::new(move || drop(reply.send(Err(error))))),
             },
         );
-        self.requests
-            .send(Request { run, permit })
-            .await
-            .map_err(|_| gone())?;
-        answer.await.unwrap_or_else(|_| Err(gone().into()))
+        let gone = |_: Gone| StoreError::Failed("the committer has stopped".to_owned());
+        self.requests.send(bytes, run).await.map_err(gone)?;
+        answer.await.unwrap_or_else(|_| Err(gone(Gone).into()))
     }
 
     /// Reads many rows at one moment: after everything that was asked for before, and before everything after. It

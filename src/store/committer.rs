@@ -1,24 +1,25 @@
 //! The one writer: gathers waiting commands, applies them as one group, syncs, and only then lets anyone know.
 //!
 //! Promises: an ack and a wake come after the sync that made their events durable. While one group is synced the next
-//! is decided and applied; nobody sees it before its own sync. After a failed write or sync nothing is acked any more:
-//! a second sync might lie. Between groups it does the store's upkeep in small steps.
+//! gathers, and is applied where it is a crowd; nobody sees it before its own sync. After a failed write or sync nothing
+//! is acked any more: a second sync might lie. Between groups it does the store's upkeep in small steps.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 
 use crate::clock::UnixMs;
 use crate::id::UserNo;
 use crate::store::engine::EngineError;
 use crate::store::mark::Mark;
+use crate::store::queue::{Receiver, Request, Until, Verdict};
 use crate::store::redaction::Redacted;
 use crate::store::shared::{Shared, StoreError};
 use crate::store::space::Space;
 use crate::store::syncing::Syncing;
-use crate::store::transaction::{Arrival, Transaction, Writer};
+use crate::store::transaction::{Arrival, Writer};
 use crate::store::upkeep::Upkeep;
 
 /// A group ends here even when more commands wait: it bounds what one sync carries, in commands and bytes.
@@ -29,25 +30,10 @@ const IDLE: Duration = Duration::from_millis(100);
 /// While upkeep has work, it goes on after this pause.
 const BUSY: Duration = Duration::from_millis(1);
 
-/// A command on its way to the committer.
-pub struct Request {
-    pub run: Box<dyn FnOnce(&mut Transaction<'_>) -> Verdict + Send>,
-    /// Its share of the bytes that may wait.
-    pub permit: OwnedSemaphorePermit,
-}
-
-/// What a command decided.
-pub enum Verdict {
-    /// Keep what it staged, and answer once that is durable.
-    Keep(Box<dyn FnOnce(Result<(), StoreError>) + Send>),
-    /// Forget what it staged, and answer now.
-    Discard(Box<dyn FnOnce() + Send>),
-}
-
 pub struct Committer {
     writer: Writer,
     upkeep: Upkeep,
-    requests: mpsc::Receiver<Request>,
+    requests: Receiver,
     mark: Option<Mark>,
     space: Option<Space>,
     gathered: Gathered,
@@ -94,7 +80,7 @@ impl Committer {
     pub fn new(
         writer: Writer,
         upkeep: Upkeep,
-        requests: mpsc::Receiver<Request>,
+        requests: Receiver,
         mark: Option<Mark>,
         space: Option<Space>,
     ) -> Committer {
@@ -142,15 +128,19 @@ impl Committer {
             Turn::Synced(outcome) => {
                 self.writer.shared.in_sync.end();
                 outcome?;
+                if let Some(first) = self.requests.waiting() {
+                    self.gather(first)?;
+                }
                 self.land()?;
                 self.keep_up(false)
             }
             Turn::Command(first) => {
                 self.gather(first)?;
-                if self.flight.is_none() {
-                    self.launch()?;
-                    self.answer_rest();
+                if self.flight.is_some() {
+                    return self.writer.apply_early();
                 }
+                self.launch()?;
+                self.answer_rest();
                 Ok(())
             }
             Turn::Closed => Ok(()),
@@ -161,16 +151,21 @@ impl Committer {
     async fn next(&mut self, is_open: bool) -> Turn {
         let is_free = self.flight.is_none();
         let can_take = is_open && self.gathered.is_within_bounds();
+        let until = if is_free {
+            Until::Command
+        } else {
+            Until::Crowd
+        };
         let pause = if self.upkeep.is_busy() { BUSY } else { IDLE };
         tokio::select! {
             biased;
             outcome = self.syncing.end(), if !is_free => Turn::Synced(outcome),
-            request = self.requests.recv(), if can_take => request.map_or(Turn::Closed, Turn::Command),
+            request = self.requests.next(until), if can_take => request.map_or(Turn::Closed, Turn::Command),
             () = sleep(pause), if is_free => Turn::Idle,
         }
     }
 
-    /// Runs the commands that wait, up to the group's bounds. While another group is synced, they are applied too.
+    /// Runs the commands that wait, up to the group's bounds.
     fn gather(&mut self, first: Request) -> Result<(), EngineError> {
         let mut next = Some(first);
         while let Some(request) = next {
@@ -186,14 +181,11 @@ impl Committer {
                 }
             }
             next = match self.gathered.is_within_bounds() {
-                true => self.requests.try_recv().ok(),
+                true => self.requests.waiting(),
                 false => None,
             };
         }
-        match self.flight {
-            Some(_) => self.writer.apply_early(),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Applies what was gathered and begins its sync.
@@ -291,8 +283,7 @@ impl Committer {
         self.writer.shared.failed.send_replace(true);
         self.flight = None;
         self.gathered = Gathered::default();
-        self.requests.close();
-        while self.requests.recv().await.is_some() {}
+        self.requests.close().await;
     }
 
     /// Faults that the checker must catch: acks and deliveries before the sync.

@@ -51,6 +51,4 @@ pub struct Shared {
     pub failed: watch::Sender<bool>,
     /// Places for readers that wait for the disk.
     pub disk_readers: Semaphore,
-    /// Bytes that may wait for the committer.
-    pub queue_bytes: Arc<Semaphore>,
 }

@@ -9,6 +9,7 @@ mod body;
 mod counts;
 mod framing;
 mod socket;
+pub mod spare;
 mod taken;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::socket::Socket;
+use crate::accept::spare;
 use crate::http::stream::News;
 use crate::http::streaming::{Streaming, Takeable, Written};
 
@@ -141,7 +142,10 @@ async fn opened(
         let (more, ends) = turn(streaming, news);
         match bytes.is_empty() {
             true => bytes = more,
-            false => bytes.extend_from_slice(&more),
+            false => {
+                bytes.extend_from_slice(&more);
+                spare::give_back(more);
+            }
         }
         is_last = ends;
     }
@@ -150,7 +154,7 @@ async fn opened(
 
 /// One turn as a chunk, and whether it is the last.
 fn turn(streaming: &mut Streaming, news: News) -> (BytesMut, bool) {
-    let Written { bytes, is_last } = streaming.write(news, CHUNK_HEADROOM);
+    let Written { bytes, is_last } = streaming.write(news, CHUNK_HEADROOM, spare::take());
     (chunked(bytes, is_last), is_last)
 }
 
@@ -167,7 +171,10 @@ fn sent(
     async move {
         tokio::select! {
             biased;
-            sent = socket.write_all(&bytes) => sent.is_ok(),
+            sent = socket.write_all(&bytes) => {
+                spare::give_back(bytes);
+                sent.is_ok()
+            }
             () = cut.cancelled() => false,
         }
     }

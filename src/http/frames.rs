@@ -28,10 +28,15 @@ pub struct Frames {
 impl Frames {
     /// Frames behind `headroom` bytes that their carrier fills.
     pub fn new(layout: Layout, headroom: usize) -> Frames {
+        Frames::within(BytesMut::new(), layout, headroom)
+    }
+
+    /// The same in an empty buffer, if that holds the first frame.
+    pub fn within(buffer: BytesMut, layout: Layout, headroom: usize) -> Frames {
         Frames {
             layout,
             headroom,
-            bytes: BytesMut::new(),
+            bytes: buffer,
             ends: Vec::new(),
         }
     }
@@ -52,7 +57,9 @@ impl Frames {
     /// Gives the first frame a buffer of so many bytes.
     fn begin(&mut self, bytes: usize) {
         if self.bytes.is_empty() {
-            self.bytes = BytesMut::with_capacity(bytes);
+            if self.bytes.capacity() < bytes {
+                self.bytes = BytesMut::with_capacity(bytes);
+            }
             self.bytes.resize(self.headroom, 0);
         }
     }

@@ -54,9 +54,9 @@ impl Streaming {
         self.stream.news()
     }
 
-    /// Writes what `news` gave behind `headroom` free bytes.
-    pub fn write(&mut self, news: News, headroom: usize) -> Written {
-        let mut frames = Frames::new(self.layout, headroom);
+    /// Writes what `news` gave behind `headroom` free bytes, into an empty buffer if it holds all.
+    pub fn write(&mut self, news: News, headroom: usize, buffer: BytesMut) -> Written {
+        let mut frames = Frames::within(buffer, self.layout, headroom);
         let turn = self.stream.write(news, &mut frames);
         Written {
             bytes: frames.into_bytes(),
@@ -83,7 +83,7 @@ impl Takeable {
             yield Ok::<Bytes, Infallible>(streaming.greeting(0).freeze());
             loop {
                 let news = streaming.news().await;
-                let written = streaming.write(news, 0);
+                let written = streaming.write(news, 0, BytesMut::new());
                 yield Ok(written.bytes.freeze());
                 if written.is_last {
                     break;

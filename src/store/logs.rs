@@ -72,12 +72,16 @@ impl Fresh {
         self.len() == 0
     }
 
+    pub fn as_slice(&self) -> &[u64] {
+        self.0.as_ref().map_or(&[], |fresh| fresh.as_slice())
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &u64> {
-        self.0.iter().flat_map(|fresh| fresh.iter())
+        self.as_slice().iter()
     }
 
     pub fn get(&self, place: usize) -> Option<u64> {
-        self.0.as_ref()?.get(place).copied()
+        self.as_slice().get(place).copied()
     }
 
     pub fn first(&self) -> Option<u64> {
@@ -324,14 +328,8 @@ impl Logs {
                 return Place::Indexed { through: indexed };
             }
             let skip = usize::try_from(after - indexed).expect("the fresh part fits memory");
-            Place::Known(
-                head.fresh
-                    .iter()
-                    .skip(skip)
-                    .take(count_max)
-                    .copied()
-                    .collect(),
-            )
+            let after = head.fresh.as_slice().get(skip..).unwrap_or_default();
+            Place::Known(SmallVec::from_slice(&after[..count_max.min(after.len())]))
         })
     }
 }

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::peer::PEERS;
 use crate::scenario::SCENARIOS;
+use crate::targets::Bound;
 
 const ABOUT: &str =
     "Puts load on a Tidings server on this machine, checks every event, and measures what it costs";
@@ -118,6 +119,10 @@ pub struct Run {
     /// Leaves a scenario out of `all`
     #[arg(long, value_name = "SCENARIO", value_parser = SCENARIOS.map(|scenario| scenario.name))]
     pub without: Vec<String>,
+    /// A bound for Tidings' figure of a row of the table, for its ratio to the floor where the bar is one; above it, the
+    /// exit code is 1. As 1=2.5; can be given more than once
+    #[arg(long, value_name = "ROW=N")]
+    pub at_most: Vec<Bound>,
     /// Every scenario as small as shows that it is right; figures mean nothing then
     #[arg(long)]
     pub small: bool,

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Gives the number of faults.
+/// Gives the number of faults, of events and of bounds that were not kept.
 fn run(command: Command) -> Result<u64> {
     let (names, run): (Vec<&str>, Run) = match command {
         Command::FloorServer {
@@ -107,6 +107,10 @@ fn run(command: Command) -> Result<u64> {
         .collect();
     let outcomes = measure(&context, &names, &peers)?;
     let mut report = Report::new(machine_words(&context), command_words(), outcomes);
+    let broken = run.at_most.iter();
+    let broken: Vec<String> = broken
+        .filter_map(|bound| bound.broken(&report.rows))
+        .collect();
     if context.is_small {
         report.rows.clear();
     }
@@ -118,7 +122,10 @@ fn run(command: Command) -> Result<u64> {
     if let Some(path) = &run.html {
         std::fs::write(path, page::page(&report)?).context("cannot write the page")?;
     }
-    Ok(report.faults)
+    for words in &broken {
+        eprintln!("{words}");
+    }
+    Ok(report.faults + broken.len() as u64)
 }
 
 fn context(run: &Run) -> Result<Context> {

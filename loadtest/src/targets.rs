@@ -1,7 +1,9 @@
 //! The rows of TARGETS.md: what each measures, its bar, its moonshot, and whether a run reached them.
 //!
 //! Promises: a ratio is told only where floor and server were measured in the same run; a row without a figure says
-//! which command gives it.
+//! which command gives it, and keeps to no bound.
+
+use std::str::FromStr;
 
 use serde::Serialize;
 
@@ -185,6 +187,51 @@ pub const TARGETS: [Target; 19] = [
     ),
 ];
 
+/// What a row's figure may be at most, where whoever runs the tool says so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bound {
+    row: &'static str,
+    most: f64,
+}
+
+impl FromStr for Bound {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Bound, String> {
+        let (row, most) = text
+            .rsplit_once('=')
+            .ok_or("a row and a number, as 1=2.5 or \"9 cold=150\"")?;
+        let is_meant = |target: &&Target| target.row == row && target.against != Against::AtLeast;
+        let target = TARGETS.iter().find(is_meant).ok_or_else(|| {
+            let rows = TARGETS.iter().filter(|target| target.against != AtLeast);
+            let rows: Vec<&str> = rows.map(|target| target.row).collect();
+            format!("there is no such row: {}", rows.join(", "))
+        })?;
+        let most = most.parse().ok().filter(|most: &f64| *most > 0.0);
+        Ok(Bound {
+            row: target.row,
+            most: most.ok_or("a number above 0 follows the row")?,
+        })
+    }
+}
+
+impl Bound {
+    /// Says how the bound is not kept.
+    pub fn broken(&self, rows: &[Row]) -> Option<String> {
+        let Bound { row, most } = self;
+        let measured = rows.iter().find(|measured| measured.row == *row);
+        match measured.and_then(|measured| measured.measured) {
+            Some(measured) if measured <= *most => None,
+            Some(measured) => Some(format!(
+                "row {row}: {measured:.2}, at most {most} is wanted"
+            )),
+            None => Some(format!(
+                "row {row} has no figure, at most {most} is wanted: this run did not measure it"
+            )),
+        }
+    }
+}
+
 /// One row as a run gave it.
 #[derive(Debug, Serialize, PartialEq)]
 pub struct Row {
@@ -196,6 +243,8 @@ pub struct Row {
     pub tidings: Option<f64>,
     /// Tidings in floors.
     pub ratio: Option<f64>,
+    /// The one of these that is compared with the bar.
+    pub measured: Option<f64>,
     pub bar: String,
     pub moonshot: String,
     /// `moonshot`, `bar` or `missed`; empty where it cannot be said.
@@ -258,6 +307,7 @@ fn row(target: &Target, outcomes: &[Outcome]) -> Row {
         nchan: value("nchan"),
         tidings,
         ratio,
+        measured,
         bar: words(bar),
         moonshot: words(moonshot),
         reached,
@@ -297,6 +347,23 @@ mod tests {
         check(&[("8", "tidings", 0.5)], "bar");
         check(&[("8", "tidings", 0.3)], "missed");
         check(&[("8", "nchan", 0.3)], "");
+    }
+
+    #[test]
+    fn a_bound_is_kept_broken_or_not_measured() {
+        let rows = rows(&outcomes(&[
+            ("1", "tidings", 2.1),
+            ("4", "tidings", 3.0),
+            ("4", "floor", 2.0),
+        ]));
+        let broken = |text: &str| text.parse::<Bound>().unwrap().broken(&rows);
+        assert_eq!((broken("1=2.1"), broken("4=1.5")), (None, None));
+        assert!(broken("1=2").unwrap().contains("2.10"));
+        assert!(broken("4=1.4").unwrap().contains("1.50"), "a ratio");
+        assert!(broken("9 cold=150").unwrap().contains("not measure"));
+        for wrong in ["1", "=1", "99=1", "8=1", "1=", "1=0", "1=x", "1=NaN"] {
+            assert!(wrong.parse::<Bound>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -127,6 +127,16 @@ fn other_machines_are_never_a_target() {
 }
 
 #[test]
+fn a_bound_that_is_not_kept_ends_the_run_with_1() {
+    let (output, _) = run(&["fanout", "--small", "--only", "floor", "--at-most", "4=2"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("row 4 has no figure"), "{said}");
+    let (output, _) = run(&["fanout", "--small", "--only", "floor", "--at-most", "4"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
 fn a_server_that_is_not_there_is_said_in_a_sentence() {
     let (output, _) = run(&["fanout", "--small", "--server", "/nowhere/tidings"]);
     assert_eq!(output.status.code(), Some(1));

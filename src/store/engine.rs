@@ -5,7 +5,6 @@
 //! `disk` (sled) and `memory`, the durable image of the simulation.
 
 use std::ops::ControlFlow;
-use std::slice;
 
 /// One batch holds at most this many operations: larger ones make sled leak memory and stall its readers.
 pub const BATCH_OPS_MAX: usize = 400;
@@ -56,10 +55,7 @@ pub trait Engine: Send + Sync + 'static {
     fn last_key(&self, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
     fn apply(&self, ops: &[Op]) -> Result<(), EngineError>;
     /// Applies each operation as a batch of its own, in order; an engine may do that at less cost than one batch.
-    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
-        ops.iter()
-            .try_for_each(|op| self.apply(slice::from_ref(op)))
-    }
+    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError>;
     fn sync(&self) -> Result<(), EngineError>;
     /// Bytes that the data takes on its disk.
     fn disk_bytes(&self) -> u64;

@@ -112,29 +112,6 @@ impl Disk {
         }
     }
 
-    /// Waits while too much is on its way to the file, and counts in what is to be applied now.
-    fn throttle(&self) -> Result<(), EngineError> {
-        if self.unwritten_batches.load(Ordering::Relaxed) >= UNWRITTEN_BATCHES_MAX {
-            self.flush()?;
-        }
-        self.unwritten_batches.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Has sled collect the garbage of so many operations.
-    fn collect(&self, ops: usize) {
-        let uncollected = self
-            .uncollected_ops
-            .fetch_add(ops as u64, Ordering::Relaxed) as usize;
-        let uncollected = uncollected + ops;
-        if uncollected >= COLLECT_OPS {
-            self.uncollected_ops.store(0, Ordering::Relaxed);
-            for _ in 0..uncollected / COLLECT_OPS + COLLECT_EXTRA {
-                crossbeam_epoch::pin().flush();
-            }
-        }
-    }
-
     /// Waits until sled has written all that was applied before.
     fn flush(&self) -> Result<(), EngineError> {
         self.unwritten_batches.store(0, Ordering::Relaxed);
@@ -231,9 +208,6 @@ impl Engine for Disk {
             ops.len() <= BATCH_OPS_MAX,
             "a larger batch makes sled leak memory"
         );
-        if ops.len() == 1 {
-            return self.apply_singly(ops);
-        }
         let mut batch = sled::Batch::default();
         for op in ops {
             match op {
@@ -241,22 +215,21 @@ impl Engine for Disk {
                 Op::Delete(key) => batch.remove(key.as_slice()),
             }
         }
-        self.throttle()?;
-        self.guarded(|| self.rows.apply_batch(batch))?;
-        self.collect(ops.len());
-        Ok(())
-    }
-
-    /// sled writes a frame of its own before each batch, for which it wakes all its threads once more.
-    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
-        self.throttle()?;
-        for op in ops {
-            self.guarded(|| match op {
-                Op::Put(key, value) => self.rows.insert(key.as_slice(), value.as_slice()),
-                Op::Delete(key) => self.rows.remove(key.as_slice()),
-            })?;
+        if self.unwritten_batches.load(Ordering::Relaxed) >= UNWRITTEN_BATCHES_MAX {
+            self.flush()?;
         }
-        self.collect(ops.len());
+        self.unwritten_batches.fetch_add(1, Ordering::Relaxed);
+        self.guarded(|| self.rows.apply_batch(batch))?;
+        let uncollected = self
+            .uncollected_ops
+            .fetch_add(ops.len() as u64, Ordering::Relaxed) as usize
+            + ops.len();
+        if uncollected >= COLLECT_OPS {
+            self.uncollected_ops.store(0, Ordering::Relaxed);
+            for _ in 0..uncollected / COLLECT_OPS + COLLECT_EXTRA {
+                crossbeam_epoch::pin().flush();
+            }
+        }
         Ok(())
     }
 

@@ -54,8 +54,6 @@ pub trait Engine: Send + Sync + 'static {
     /// The greatest key from `from` up to but not including `to`.
     fn last_key(&self, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
     fn apply(&self, ops: &[Op]) -> Result<(), EngineError>;
-    /// Applies each operation as a batch of its own, in order; an engine may do that at less cost than one batch.
-    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError>;
     fn sync(&self) -> Result<(), EngineError>;
     /// Bytes that the data takes on its disk.
     fn disk_bytes(&self) -> u64;
@@ -128,18 +126,15 @@ impl Rows {
 
     /// Applies one atomic batch of at most `BATCH_OPS_MAX` operations.
     pub fn apply(&self, ops: Vec<Op>) -> Result<(), EngineError> {
-        match ops.len() {
-            0 => Ok(()),
-            _ => self.engine.apply(&sealed(ops)),
+        assert!(
+            ops.len() <= BATCH_OPS_MAX,
+            "a batch is split before it grows past the bound"
+        );
+        if ops.is_empty() {
+            return Ok(());
         }
-    }
-
-    /// Applies at most `BATCH_OPS_MAX` operations that do not belong together, in order: a crash keeps the first of them.
-    pub fn apply_singly(&self, ops: Vec<Op>) -> Result<(), EngineError> {
-        match ops.len() {
-            0 => Ok(()),
-            _ => self.engine.apply_singly(&sealed(ops)),
-        }
+        let sealed: Vec<Op> = ops.into_iter().map(sealed_op).collect();
+        self.engine.apply(&sealed)
     }
 
     pub fn sync(&self) -> Result<(), EngineError> {
@@ -157,14 +152,6 @@ impl Rows {
     pub fn is_resident(&self) -> bool {
         self.engine.is_resident()
     }
-}
-
-fn sealed(ops: Vec<Op>) -> Vec<Op> {
-    assert!(
-        ops.len() <= BATCH_OPS_MAX,
-        "a batch is split before it grows past the bound"
-    );
-    ops.into_iter().map(sealed_op).collect()
 }
 
 fn sealed_op(op: Op) -> Op {

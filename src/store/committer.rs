@@ -128,7 +128,7 @@ impl Committer {
             Turn::Synced(outcome) => {
                 self.writer.shared.in_sync.end();
                 outcome?;
-                if let Some(first) = self.requests.waiting() {
+                if let Some(first) = self.waiting() {
                     self.gather(first)?;
                 }
                 self.land()?;
@@ -180,12 +180,17 @@ impl Committer {
                     answer();
                 }
             }
-            next = match self.gathered.is_within_bounds() {
-                true => self.requests.waiting(),
-                false => None,
-            };
+            next = self.waiting();
         }
         Ok(())
+    }
+
+    /// A command that waits, if the group has place for it.
+    fn waiting(&mut self) -> Option<Request> {
+        match self.gathered.is_within_bounds() {
+            true => self.requests.waiting(),
+            false => None,
+        }
     }
 
     /// Applies what was gathered and begins its sync.

@@ -189,6 +189,10 @@ impl Engine for Slowed {
         self.disk.apply(ops)
     }
 
+    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
+        self.disk.apply_singly(ops)
+    }
+
     fn sync(&self) -> Result<(), EngineError> {
         let asked = Instant::now();
         self.disk.sync()?;

@@ -54,6 +54,9 @@ pub trait Engine: Send + Sync + 'static {
     /// The greatest key from `from` up to but not including `to`.
     fn last_key(&self, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
     fn apply(&self, ops: &[Op]) -> Result<(), EngineError>;
+    /// Applies operations that do not belong together, in order: a crash keeps the first of them, maybe none or all. An
+    /// engine may do that at less cost than one batch.
+    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError>;
     fn sync(&self) -> Result<(), EngineError>;
     /// Bytes that the data takes on its disk.
     fn disk_bytes(&self) -> u64;
@@ -126,15 +129,18 @@ impl Rows {
 
     /// Applies one atomic batch of at most `BATCH_OPS_MAX` operations.
     pub fn apply(&self, ops: Vec<Op>) -> Result<(), EngineError> {
-        assert!(
-            ops.len() <= BATCH_OPS_MAX,
-            "a batch is split before it grows past the bound"
-        );
-        if ops.is_empty() {
-            return Ok(());
+        match ops.len() {
+            0 => Ok(()),
+            _ => self.engine.apply(&sealed(ops)),
         }
-        let sealed: Vec<Op> = ops.into_iter().map(sealed_op).collect();
-        self.engine.apply(&sealed)
+    }
+
+    /// Applies at most `BATCH_OPS_MAX` operations that do not belong together, in order.
+    pub fn apply_singly(&self, ops: Vec<Op>) -> Result<(), EngineError> {
+        match ops.len() {
+            0 => Ok(()),
+            _ => self.engine.apply_singly(&sealed(ops)),
+        }
     }
 
     pub fn sync(&self) -> Result<(), EngineError> {
@@ -152,6 +158,14 @@ impl Rows {
     pub fn is_resident(&self) -> bool {
         self.engine.is_resident()
     }
+}
+
+fn sealed(ops: Vec<Op>) -> Vec<Op> {
+    assert!(
+        ops.len() <= BATCH_OPS_MAX,
+        "a batch is split before it grows past the bound"
+    );
+    ops.into_iter().map(sealed_op).collect()
 }
 
 fn sealed_op(op: Op) -> Op {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
+use std::slice;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -101,6 +102,11 @@ impl Engine for Memory {
         change(&mut disk.applied, ops);
         disk.pending.push(ops.to_vec());
         Ok(())
+    }
+
+    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
+        ops.iter()
+            .try_for_each(|op| self.apply(slice::from_ref(op)))
     }
 
     fn sync(&self) -> Result<(), EngineError> {

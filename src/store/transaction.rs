@@ -32,6 +32,8 @@ pub struct Writer {
     /// Operations of this group that are not applied yet.
     batch: Vec<Op>,
     batch_bytes: u64,
+    /// Whether two of those operations belong together.
+    is_compound: bool,
     /// Whether operations of this group were applied already, because they did not fit one batch.
     is_part_applied: bool,
     /// What those operations make of their rows, in order, so that a scan looks at its own range only.
@@ -338,6 +340,7 @@ impl Writer {
             next_commit,
             batch: Vec::new(),
             batch_bytes: 0,
+            is_compound: false,
             is_part_applied: false,
             overlay: BTreeMap::new(),
             new_users: Vec::new(),
@@ -381,7 +384,11 @@ impl Writer {
     fn apply_batch(&mut self) -> Result<(), EngineError> {
         self.overlay.clear();
         self.batch_bytes = 0;
-        self.shared.rows.apply(std::mem::take(&mut self.batch))
+        let (batch, rows) = (std::mem::take(&mut self.batch), &self.shared.rows);
+        match std::mem::take(&mut self.is_compound) {
+            true => rows.apply(batch),
+            false => rows.apply_singly(batch),
+        }
     }
 
     /// Adds one command's operations, which belong together.
@@ -404,6 +411,7 @@ impl Writer {
                 Op::Delete(key) => drop(self.overlay.insert(key.clone(), None)),
             }
         }
+        self.is_compound |= ops.len() > 1;
         self.batch.extend(ops);
         self.batch_bytes += bytes;
         Ok(())

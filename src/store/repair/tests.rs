@@ -347,6 +347,10 @@ impl Engine for Holed {
         self.memory.apply(ops)
     }
 
+    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
+        self.memory.apply_singly(ops)
+    }
+
     fn sync(&self) -> Result<(), EngineError> {
         self.memory.sync()
     }

@@ -4,6 +4,7 @@
 //! write or sync that met the cut may have reached the disk or not. Reads go on, for readers live a moment longer.
 
 use std::ops::ControlFlow;
+use std::slice;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -129,6 +130,11 @@ impl Engine for Disk {
 
     fn apply(&self, ops: &[Op]) -> Result<(), EngineError> {
         self.run(|| self.memory.apply(ops))
+    }
+
+    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
+        ops.iter()
+            .try_for_each(|op| self.apply(slice::from_ref(op)))
     }
 
     fn sync(&self) -> Result<(), EngineError> {

@@ -47,6 +47,10 @@ impl Engine for Held {
         self.memory.apply(ops)
     }
 
+    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
+        self.memory.apply_singly(ops)
+    }
+
     fn sync(&self) -> Result<(), EngineError> {
         // What is applied from here on is not covered.
         self.memory.sync()?;

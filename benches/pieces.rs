@@ -54,12 +54,7 @@ fn publication(id: u64, to: Audience) -> Publication {
 fn settings(directory: &std::path::Path) -> store::Settings {
     store::Settings {
         directory: directory.to_owned(),
-        retention: Retention {
-            events: 0,
-            age_ms: 0,
-            bytes: 0,
-            total_bytes: 0,
-        },
+        retention: Retention::default(),
         ring_bytes: 64 << 20,
         cache_bytes: 64 << 20,
         free_bytes_min: 0,

@@ -54,12 +54,7 @@ fn publication(number: u64, to: &UserId) -> Publication {
 fn settings() -> store::Settings {
     store::Settings {
         directory: Path::new("").to_owned(),
-        retention: Retention {
-            events: 0,
-            age_ms: 0,
-            bytes: 0,
-            total_bytes: 0,
-        },
+        retention: Retention::default(),
         ring_bytes: 1 << 20,
         cache_bytes: 1 << 20,
         free_bytes_min: 0,

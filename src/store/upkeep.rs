@@ -35,8 +35,8 @@ const SWEEP_HEADS: u32 = 512;
 /// Bodies with several recipients whose remaining keepers are counted in memory; past that the counts start anew.
 const COUNTED_MAX: usize = 200_000;
 
-/// What a log may keep; 0 = no bound.
-#[derive(Debug, Clone, Copy)]
+/// What a log may keep; 0, which is the default, = no bound.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Retention {
     pub events: u64,
     pub age_ms: u64,

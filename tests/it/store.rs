@@ -3,6 +3,7 @@
 //! Promises: the real committer runs in virtual time; a restart is a crash that keeps what was synced. It looks at rows
 //! only to see that none was left behind.
 
+mod churn;
 mod damage;
 mod erase;
 mod inbox;

@@ -47,12 +47,7 @@ impl Plan {
 
 /// No bound, or tiny ones, so that readers stand on the edge all the time.
 fn retention(rng: &mut Rng) -> Retention {
-    let mut retention = Retention {
-        events: 0,
-        age_ms: 0,
-        bytes: 0,
-        total_bytes: 0,
-    };
+    let mut retention = Retention::default();
     match rng.u8(0..8) {
         0..=2 => {}
         3..=4 => retention.events = rng.u64(1..=20),

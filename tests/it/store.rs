@@ -1,7 +1,7 @@
 //! The logic of the store over the engine in memory: what is appended, found again, trimmed, and what damage does.
 //!
 //! Promises: the real committer runs in virtual time; a restart is a crash that keeps what was synced. It looks at rows
-//! only to see that none was left behind.
+//! only to see that none was left behind. What the engine on a disk does with its file is in `churn` alone.
 
 mod churn;
 mod damage;

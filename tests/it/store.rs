@@ -93,17 +93,8 @@ impl Bench {
 
     /// An event with that many bytes of data, remembered by its id.
     fn publication(&self, to: Audience, id: &str, bytes: usize) -> Publication {
-        let draft = Draft {
-            id: id.parse().unwrap(),
-            event_type: "a.b".parse().unwrap(),
-            time_ms: self.clock.now_ms(),
-            topic: None,
-            actor: None,
-            data: Json::of(&"x".repeat(bytes).into()),
-            exclude_conn: None,
-        };
         Publication {
-            event: Event::of(&draft),
+            event: Event::of(&draft(id, self.clock.now_ms(), bytes)),
             to,
             keys: vec![keys::hash(&[b"id", id.as_bytes()])],
             fingerprint: [1; 16],
@@ -185,6 +176,19 @@ fn surroundings(clock: &Clock) -> Surroundings {
         random: Random::system(),
         wakes: Wakes::default(),
         metrics: Default::default(),
+    }
+}
+
+/// An event with that many bytes of data.
+fn draft(id: &str, time_ms: u64, bytes: usize) -> Draft {
+    Draft {
+        id: id.parse().unwrap(),
+        event_type: "a.b".parse().unwrap(),
+        time_ms,
+        topic: None,
+        actor: None,
+        data: Json::of(&"x".repeat(bytes).into()),
+        exclude_conn: None,
     }
 }
 

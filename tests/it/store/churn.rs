@@ -59,18 +59,10 @@ async fn the_data_file_stays_in_proportion_to_what_is_kept() {
     );
 }
 
+/// Remembered by nothing, so that it is one operation.
 fn publication(number: u64) -> Publication {
-    let draft = Draft {
-        id: format!("e{number}").parse().unwrap(),
-        event_type: "a.b".parse().unwrap(),
-        time_ms: NOON_MS,
-        topic: None,
-        actor: None,
-        data: Json::of(&"x".repeat(DATA_BYTES).into()),
-        exclude_conn: None,
-    };
     Publication {
-        event: Event::of(&draft),
+        event: Event::of(&draft(&format!("e{number}"), NOON_MS, DATA_BYTES)),
         to: to(&format!("user{}", number % USERS)),
         keys: Vec::new(),
         fingerprint: [0; 16],

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 
 use parking_lot::Mutex;
 use tidings::clock::Clock;
-use tidings::event::{Draft, Event, Json};
+use tidings::event::Event;
 use tidings::publish::{self, Publication, PublishError, Receipt};
 use tidings::store::engine::{Engine, EngineError, Op, Visit};
 use tidings::store::keys;
@@ -18,7 +18,7 @@ use tidings::store::{Store, open_on};
 use tokio::sync::mpsc as async_mpsc;
 use tokio::task::JoinHandle;
 
-use super::{KEEP_ALL, NOON_MS, PAGE, settings, surroundings, to};
+use super::{KEEP_ALL, NOON_MS, PAGE, draft, settings, surroundings, to};
 
 /// Enough commands that the committer applies them before their group's turn.
 const MANY: u64 = 100;
@@ -118,17 +118,8 @@ impl Bench {
     }
 
     fn publish(&self, id: &str) -> Published {
-        let draft = Draft {
-            id: id.parse().unwrap(),
-            event_type: "a.b".parse().unwrap(),
-            time_ms: NOON_MS,
-            topic: None,
-            actor: None,
-            data: Json::null(),
-            exclude_conn: None,
-        };
         let publication = Publication {
-            event: Event::of(&draft),
+            event: Event::of(&draft(id, NOON_MS, 0)),
             to: to("alice"),
             keys: vec![keys::hash(&[b"id", id.as_bytes()])],
             fingerprint: [1; 16],

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tidings::publish::publish;
-use tidings::store::disk::Disk;
 use tidings::store::engine::{Engine, EngineError, Op, Visit};
+use tidings::store::journaled::{Journaled, Missing};
 use tidings::store::{Store, open_on};
 
 use super::{PUBLISHERS, RUN, UNBOUNDED, cpu_seconds, publication, settings, user};
@@ -52,7 +52,7 @@ fn commit_once(
 ) -> (f64, f64, f64) {
     let path = directory.join("log");
     std::fs::create_dir(&path).unwrap();
-    let disk = Disk::open(&path, 16 << 20).expect("the directory is new");
+    let disk = Journaled::open(&path, 16 << 20, Missing::Refuse).expect("the directory is new");
     let (settings, surroundings) = settings(directory, UNBOUNDED, 64 << 20);
     let engine = Box::new(Slowed { disk, sync_min });
     let (store, committer) = open_on(engine, &settings, &surroundings).expect("an empty store");
@@ -168,7 +168,7 @@ fn rest(asked: Instant, sync_min: Option<Duration>) {
 
 /// The engine on the disk, with a sync that lasts at least so long.
 struct Slowed {
-    disk: Disk,
+    disk: Journaled,
     sync_min: Option<Duration>,
 }
 
@@ -185,12 +185,8 @@ impl Engine for Slowed {
         self.disk.last_key(from, to)
     }
 
-    fn apply(&self, ops: &[Op]) -> Result<(), EngineError> {
+    fn apply(&self, ops: Vec<Op>) -> Result<(), EngineError> {
         self.disk.apply(ops)
-    }
-
-    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
-        self.disk.apply_singly(ops)
     }
 
     fn sync(&self) -> Result<(), EngineError> {

@@ -190,6 +190,9 @@ fn print_findings(findings: &[Finding]) -> io::Result<()> {
 fn attempt_words(attempt: Attempt) -> &'static str {
     match attempt {
         Attempt::AsItIs => "the storage engine opens; what it can read is taken over",
+        Attempt::AcrossGaps => {
+            "the journal lacks something; what it and the data file hold is taken over"
+        }
         Attempt::Lengthened => "the data file was cut short; what is left of it is taken over",
         Attempt::WithoutSnapshot => "the data file is read without the files beside it",
         Attempt::WholeSegments => "the data file is read up to its last whole segment",

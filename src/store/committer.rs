@@ -1,14 +1,14 @@
 //! The one writer: gathers waiting commands, applies them as one group, syncs, and only then lets anyone know.
 //!
-//! Promises: an ack and a wake come after the sync that made their events durable. While one group is synced the next
-//! gathers, and is applied where it is a crowd; nobody sees it before its own sync. After a failed write or sync nothing
-//! is acked any more: a second sync might lie. Between groups it does the store's upkeep in small steps.
+//! Promises: an ack and a wake come after the sync that made their events durable. While a crowd is synced the next
+//! gathers and is applied; nobody sees it before its own sync. After a failed write or sync nothing is acked any more: a
+//! second sync might lie. Between groups it does the store's upkeep in small steps.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::clock::UnixMs;
 use crate::id::UserNo;
@@ -25,6 +25,11 @@ use crate::store::upkeep::Upkeep;
 /// A group ends here even when more commands wait: it bounds what one sync carries, in commands and bytes.
 const GROUP_COMMANDS_MAX: usize = 1024;
 const GROUP_BYTES_MAX: u64 = 4 << 20;
+/// Each group costs a sync, which takes more of the processor than many events do. So where several come together, the
+/// next group begins no sooner than this after the last: a share of what a network adds. One or two publishers that
+/// wait for each answer are not held up, nor is a crowd.
+const PACE: Duration = Duration::from_millis(1);
+const PACED_COMMANDS_MIN: usize = 3;
 /// Without commands the committer looks after the store this often.
 const IDLE: Duration = Duration::from_millis(100);
 /// While upkeep has work, it goes on after this pause.
@@ -40,6 +45,8 @@ pub struct Committer {
     syncing: Syncing,
     /// The group whose sync is under way.
     flight: Option<Flight>,
+    /// When the last group of several commands began.
+    paced_from: Option<Instant>,
     /// Events before this commit number are durable and shown; only those may be indexed and trimmed.
     shown_next: u64,
 }
@@ -94,6 +101,7 @@ impl Committer {
             space,
             gathered: Gathered::default(),
             flight: None,
+            paced_from: None,
         }
     }
 
@@ -128,20 +136,15 @@ impl Committer {
             Turn::Synced(outcome) => {
                 self.writer.shared.in_sync.end();
                 outcome?;
-                if let Some(first) = self.waiting() {
-                    self.gather(first)?;
-                }
                 self.land()?;
                 self.keep_up(false)
             }
             Turn::Command(first) => {
-                self.gather(first)?;
-                if self.flight.is_some() {
-                    return self.writer.apply_early();
+                if self.flight.is_none() {
+                    self.pace();
                 }
-                self.launch()?;
-                self.answer_rest();
-                Ok(())
+                self.gather(first)?;
+                self.launch()
             }
             Turn::Closed => Ok(()),
             Turn::Idle => self.keep_up(true),
@@ -162,6 +165,17 @@ impl Committer {
             outcome = self.syncing.end(), if !is_free => Turn::Synced(outcome),
             request = self.requests.next(until), if can_take => request.map_or(Turn::Closed, Turn::Command),
             () = sleep(pause), if is_free => Turn::Idle,
+        }
+    }
+
+    /// Lets more commands come where several came together a moment ago. The thread is the committer's own.
+    fn pace(&mut self) {
+        let Some(began) = self.paced_from.take() else {
+            return;
+        };
+        let left = PACE.saturating_sub(began.elapsed());
+        if !left.is_zero() && !self.requests.is_crowded() {
+            std::thread::sleep(left);
         }
     }
 
@@ -193,9 +207,14 @@ impl Committer {
         }
     }
 
-    /// Applies what was gathered and begins its sync.
+    /// Begins the sync of what was gathered, unless one is under way. Commands that changed nothing wait only for the
+    /// group whose changes they may have seen.
     fn launch(&mut self) -> Result<(), EngineError> {
-        if !self.writer.is_dirty() {
+        if self.flight.is_some() {
+            return Ok(());
+        }
+        if !std::mem::take(&mut self.writer.is_dirty) {
+            answer(std::mem::take(&mut self.gathered).acks);
             return Ok(());
         }
         let Gathered { acks, bytes } = std::mem::take(&mut self.gathered);
@@ -206,9 +225,10 @@ impl Committer {
         metrics.group_commands.observe(acks.len() as f64);
         #[cfg(feature = "faults")]
         let acks = self.mutants(acks)?;
-        self.writer.apply_rest()?;
-        self.syncing.begin()?;
+        let is_paced = acks.len() >= PACED_COMMANDS_MIN && !self.writer.shared.rows.is_resident();
+        self.paced_from = is_paced.then(Instant::now);
         self.writer.shared.in_sync.begin();
+        self.syncing.begin(acks.len())?;
         self.flight = Some(Flight {
             acks,
             arrivals: std::mem::take(&mut self.writer.arrivals),
@@ -220,10 +240,9 @@ impl Committer {
         Ok(())
     }
 
-    /// The group under way is durable: the next one takes its place, then readers may find it and callers hear of it.
+    /// The group under way is durable: readers may find it and callers hear of it. Then the next one takes its place.
     fn land(&mut self) -> Result<(), EngineError> {
         let durable = self.flight.take().expect("a sync belongs to a group");
-        let launched = self.launch();
         if let Some(mark) = &mut self.mark {
             mark.advance(durable.next_commit - 1).map_err(failed)?;
         }
@@ -239,15 +258,13 @@ impl Committer {
         answer(durable.acks);
         fail::fail_point!("before_wake");
         wake(&self.writer.shared, &durable.arrivals);
-        self.answer_rest();
-        launched
-    }
-
-    /// Commands that changed nothing wait only for the group whose changes they may have seen.
-    fn answer_rest(&mut self) {
-        if self.flight.is_none() {
-            answer(std::mem::take(&mut self.gathered).acks);
+        if self.gathered.acks.is_empty() {
+            return Ok(());
         }
+        if let Some(first) = self.waiting() {
+            self.gather(first)?;
+        }
+        self.launch()
     }
 
     /// The events are durable: readers may find them.
@@ -295,7 +312,6 @@ impl Committer {
     #[cfg(feature = "faults")]
     fn mutants(&mut self, acks: Vec<Ack>) -> Result<Vec<Ack>, EngineError> {
         if is_mutant("mutant_deliver_before_sync") {
-            self.writer.apply_rest()?;
             let arrivals = std::mem::take(&mut self.writer.arrivals);
             self.show(&arrivals);
             wake(&self.writer.shared, &arrivals);

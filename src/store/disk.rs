@@ -22,11 +22,6 @@ const COLLECT_EXTRA: usize = 4;
 /// and at 2.2 with 30,000. It syncs the file each time, also when nothing is written: 0.3 % of a processor.
 const CLEAN_UP_EVERY_MS: u64 = 25;
 
-/// sled writes a frame of its own before each batch, for which it wakes all its threads once more: a few operations that
-/// do not belong together cost less one by one. More of them come with a crowd, at a rate at which the clean-up falls
-/// behind where there are no batches (the file stood at 3 times what is live).
-const SINGLES_MAX: usize = 16;
-
 /// sled writes on a pool of 7 threads; a batch takes 2 of them and one more for each segment that it fills. When all of
 /// them wait for a lock whose holder waits for a task that none has begun (the truncation of the file, before the file
 /// may grow again), sled stands still for good. So no more batches than these are on their way to the file at a time,
@@ -232,39 +227,22 @@ impl Engine for Disk {
         })
     }
 
-    fn apply(&self, ops: &[Op]) -> Result<(), EngineError> {
+    fn apply(&self, ops: Vec<Op>) -> Result<(), EngineError> {
         assert!(
             ops.len() <= BATCH_OPS_MAX,
             "a larger batch makes sled leak memory"
         );
-        if ops.len() == 1 {
-            return self.apply_singly(ops);
-        }
+        let count = ops.len();
         let mut batch = sled::Batch::default();
         for op in ops {
             match op {
-                Op::Put(key, value) => batch.insert(key.as_slice(), value.as_slice()),
-                Op::Delete(key) => batch.remove(key.as_slice()),
+                Op::Put(key, value) => batch.insert(key, value),
+                Op::Delete(key) => batch.remove(key),
             }
         }
         self.throttle()?;
         self.guarded(|| self.rows.apply_batch(batch))?;
-        self.collect(ops.len());
-        Ok(())
-    }
-
-    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
-        if ops.len() > SINGLES_MAX {
-            return self.apply(ops);
-        }
-        self.throttle()?;
-        for op in ops {
-            self.guarded(|| match op {
-                Op::Put(key, value) => self.rows.insert(key.as_slice(), value.as_slice()),
-                Op::Delete(key) => self.rows.remove(key.as_slice()),
-            })?;
-        }
-        self.collect(ops.len());
+        self.collect(count);
         Ok(())
     }
 
@@ -273,10 +251,7 @@ impl Engine for Disk {
         fail::fail_point!("before_flush");
         self.flush()?;
         fail::fail_point!("after_flush");
-        fail::fail_point!("before_sync");
-        fail::fail_point!("mutant_skip_sync", |_| Ok(()));
         self.file.sync_data().map_err(|error| failed(&error))?;
-        fail::fail_point!("after_sync");
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! What the store asks of an engine: ordered rows, atomic batches, and a sync that is one.
 //!
 //! Promises, for every implementation: `apply` is all or nothing, also across a crash; what was applied before a
-//! `sync` that returned is there after a power cut; a crash keeps a prefix of the applied batches. There are two:
-//! `disk` (sled) and `memory`, the durable image of the simulation.
+//! `sync` that returned is there after a power cut; a crash keeps a prefix of the applied batches. There are three:
+//! `disk` (sled), `journaled` (the same behind a journal, which is what servers use) and `memory`, the durable image of
+//! the simulation.
 
 use std::ops::ControlFlow;
 
@@ -53,10 +54,7 @@ pub trait Engine: Send + Sync + 'static {
     fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), EngineError>;
     /// The greatest key from `from` up to but not including `to`.
     fn last_key(&self, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
-    fn apply(&self, ops: &[Op]) -> Result<(), EngineError>;
-    /// Applies operations that do not belong together, in order: a crash keeps the first of them, maybe none or all. An
-    /// engine may do that at less cost than one batch.
-    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError>;
+    fn apply(&self, ops: Vec<Op>) -> Result<(), EngineError>;
     fn sync(&self) -> Result<(), EngineError>;
     /// Bytes that the data takes on its disk.
     fn disk_bytes(&self) -> u64;
@@ -131,15 +129,7 @@ impl Rows {
     pub fn apply(&self, ops: Vec<Op>) -> Result<(), EngineError> {
         match ops.len() {
             0 => Ok(()),
-            _ => self.engine.apply(&sealed(ops)),
-        }
-    }
-
-    /// Applies at most `BATCH_OPS_MAX` operations that do not belong together, in order.
-    pub fn apply_singly(&self, ops: Vec<Op>) -> Result<(), EngineError> {
-        match ops.len() {
-            0 => Ok(()),
-            _ => self.engine.apply_singly(&sealed(ops)),
+            _ => self.engine.apply(sealed(ops)),
         }
     }
 

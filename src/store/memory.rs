@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
-use std::slice;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -94,19 +93,14 @@ impl Engine for Memory {
         Ok(last.map(|(key, _)| key.clone()))
     }
 
-    fn apply(&self, ops: &[Op]) -> Result<(), EngineError> {
+    fn apply(&self, ops: Vec<Op>) -> Result<(), EngineError> {
         let mut disk = self.0.lock();
         if disk.does_fail {
             return Err(EngineError::Failed("the disk was told to fail".to_owned()));
         }
-        change(&mut disk.applied, ops);
-        disk.pending.push(ops.to_vec());
+        change(&mut disk.applied, &ops);
+        disk.pending.push(ops);
         Ok(())
-    }
-
-    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
-        ops.iter()
-            .try_for_each(|op| self.apply(slice::from_ref(op)))
     }
 
     fn sync(&self) -> Result<(), EngineError> {
@@ -146,10 +140,10 @@ mod tests {
     fn a_crash_keeps_the_synced_and_a_prefix_of_the_rest() {
         let memory = Memory::default();
         let put = |name: &str| vec![Op::Put(name.into(), b"1".to_vec())];
-        memory.apply(&put("a")).unwrap();
+        memory.apply(put("a")).unwrap();
         memory.sync().unwrap();
-        memory.apply(&put("b")).unwrap();
-        memory.apply(&put("c")).unwrap();
+        memory.apply(put("b")).unwrap();
+        memory.apply(put("c")).unwrap();
         memory.crash(1);
         let has = |name: &str| memory.get(name.as_bytes()).unwrap().is_some();
         assert!(has("a") && has("b") && !has("c"));

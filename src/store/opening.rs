@@ -12,10 +12,11 @@ use std::sync::Arc;
 
 use crate::event::Event;
 use crate::id::{Random, UserNo};
-use crate::store::disk::{self, Disk};
+use crate::store::disk;
 use crate::store::engine::{Engine, EngineError, Op, Rows, VALUE_BYTES_MAX};
 use crate::store::index;
 use crate::store::intent;
+use crate::store::journaled::{Journaled, Missing};
 use crate::store::keys;
 use crate::store::logs::{Head, Logs};
 use crate::store::mark::Mark;
@@ -23,8 +24,8 @@ use crate::store::record::{self, CHUNK_BYTES, Damaged, Header, Recipient};
 use crate::store::space;
 use crate::store::upkeep::live_mark;
 
-/// The format of the rows that this version writes and reads.
-const FORMAT: u64 = 1;
+/// The format that this version writes. Format 1 had no journal: this version reads it and goes on in its own.
+const FORMAT: u64 = 2;
 /// Bytes by which a loss is known again.
 const LOSS_BYTES: usize = 8;
 
@@ -92,7 +93,11 @@ impl Directory {
     }
 
     /// Opens the engine; a directory that has a mark but no engine lost it.
-    pub fn open_engine(&self, cache_bytes: u64, ballast_bytes: u64) -> Result<Disk, OpenError> {
+    pub fn open_engine(
+        &self,
+        cache_bytes: u64,
+        ballast_bytes: u64,
+    ) -> Result<Journaled, OpenError> {
         let io = |error| OpenError::Io(self.path.clone(), error);
         let path = self.engine_path();
         if self.mark_path().exists() && !self.has_engine() {
@@ -107,18 +112,19 @@ impl Directory {
             .create(&path)
             .map_err(io)?;
         space::drop_ballast(&self.path, ballast_bytes).map_err(io)?;
-        let disk = Disk::open(&path, cache_bytes).map_err(|error| match error {
+        let opened = Journaled::open(&path, cache_bytes, Missing::Refuse);
+        let engine = opened.map_err(|error| match error {
             disk::OpenError::Damaged(cause) => OpenError::Damaged(self.path.clone(), cause),
             disk::OpenError::Io(error) => io(error),
         })?;
-        let last = disk.last_key(&[], &[0xff]);
+        let last = engine.last_key(&[], &[0xff]);
         // sled takes a file that it cannot make sense of for a new one.
         match last.map_err(|error| self.damaged(&error))? {
             None if self.has_mark().map_err(io)? => Err(OpenError::Damaged(
                 self.path.clone(),
                 "its file `log/db` holds nothing any more".to_owned(),
             )),
-            _ => Ok(disk),
+            _ => Ok(engine),
         }
     }
 
@@ -159,7 +165,7 @@ pub struct Opening<'a> {
 pub fn check_format(rows: &Rows, path: &Path) -> Result<(), OpenError> {
     let damaged = |error: EngineError| OpenError::Damaged(path.to_owned(), error.to_string());
     match number(rows, "format").map_err(damaged)? {
-        None => {
+        None | Some(1) => {
             let op = Op::Put(keys::meta("format"), FORMAT.to_le_bytes().to_vec());
             rows.apply(vec![op]).map_err(damaged)
         }

@@ -52,6 +52,7 @@ struct Entrance {
 pub struct Receiver {
     requests: mpsc::Receiver<Request>,
     crowd: Arc<Notify>,
+    crowd_min: usize,
 }
 
 /// What a committer waits for.
@@ -70,7 +71,12 @@ pub fn queue(crowd_min: usize) -> (Sender, Receiver) {
         crowd: Arc::clone(&crowd),
         crowd_min,
     };
-    (Sender(Arc::new(entrance)), Receiver { requests, crowd })
+    let receiver = Receiver {
+        requests,
+        crowd,
+        crowd_min,
+    };
+    (Sender(Arc::new(entrance)), receiver)
 }
 
 impl Sender {
@@ -104,6 +110,11 @@ impl Receiver {
             self.crowd.notified().await;
         }
         self.requests.recv().await
+    }
+
+    /// Whether as many wait as a committer is woken for while it is busy.
+    pub fn is_crowded(&self) -> bool {
+        self.requests.len() >= self.crowd_min
     }
 
     /// A command that waits already.

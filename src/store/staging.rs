@@ -8,8 +8,9 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::store::disk::{self, Disk};
+use crate::store::disk;
 use crate::store::engine::Rows;
+use crate::store::journaled::{Journaled, Missing};
 use crate::store::mark::Mark;
 use crate::store::opening::Directory;
 
@@ -50,7 +51,8 @@ impl Staging {
     pub fn create(&self) -> Result<Rows, disk::OpenError> {
         let path = self.path.join("log");
         private_directory(&path).map_err(disk::OpenError::Io)?;
-        Ok(Rows::new(Box::new(Disk::open(&path, CACHE_BYTES)?)))
+        let engine = Journaled::open(&path, CACHE_BYTES, Missing::Refuse)?;
+        Ok(Rows::new(Box::new(engine)))
     }
 
     /// Opens a copy of the directory's engine, treated as `attempt` says.
@@ -67,7 +69,12 @@ impl Staging {
         }
         copy_files(&directory.engine_path(), &copy).map_err(io)?;
         attempt.treat(&copy).map_err(io)?;
-        Ok(Rows::new(Box::new(Disk::open(&copy, CACHE_BYTES)?)))
+        let missing = match attempt {
+            Attempt::AsItIs => Missing::Refuse,
+            _ => Missing::StepOver,
+        };
+        let engine = Journaled::open(&copy, CACHE_BYTES, missing)?;
+        Ok(Rows::new(Box::new(engine)))
     }
 
     /// Newest commit in the directory's mark; the file itself is not touched.
@@ -124,6 +131,8 @@ impl Staging {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
     AsItIs,
+    /// What the journal lacks is stepped over.
+    AcrossGaps,
     /// The data file is as long again as its snapshot expects; what was cut off reads as damaged pages.
     Lengthened,
     /// sled builds its snapshot and its settings from the data file again.
@@ -133,8 +142,9 @@ pub enum Attempt {
 }
 
 impl Attempt {
-    pub const ALL: [Attempt; 4] = [
+    pub const ALL: [Attempt; 5] = [
         Attempt::AsItIs,
+        Attempt::AcrossGaps,
         Attempt::Lengthened,
         Attempt::WithoutSnapshot,
         Attempt::WholeSegments,
@@ -146,7 +156,7 @@ impl Attempt {
             file.set_len(length(file.metadata()?.len()))
         };
         match self {
-            Attempt::AsItIs => Ok(()),
+            Attempt::AsItIs | Attempt::AcrossGaps => Ok(()),
             Attempt::Lengthened => {
                 resize(|bytes| (bytes * 2 + CUT_BYTES).next_multiple_of(SEGMENT_BYTES))
             }

@@ -1,7 +1,7 @@
 //! The sync of one group, while the committer works on the next.
 //!
-//! Promises: one sync at a time; what was applied before it began is on stable storage when it ends well. A disk is
-//! waited for on a thread of its own, which ends with this value. It never touches heads, acks or wakes.
+//! Promises: one sync at a time; what was applied before it began is on stable storage when it ends well. For a crowd
+//! a disk is waited for on a thread of its own, which ends with this value. It never touches heads, acks or wakes.
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -14,13 +14,17 @@ use crate::store::shared::Shared;
 
 type Outcome = Result<(), EngineError>;
 
+/// A group of at most so many commands is synced by the committer's own thread: to hand it over and back costs more than
+/// deciding the next few commands during the sync would gain.
+const HERE_COMMANDS_MAX: usize = 31;
+
 /// A resident engine syncs at once, but the committer hears of it only after this many turns of the other tasks: so
 /// the simulation meets groups that are applied while the one before is under way.
 const RESIDENT_TURNS: usize = 3;
 
 pub struct Syncing {
     shared: Arc<Shared>,
-    /// `None` for a resident engine, and while the value is dropped.
+    /// `None` until there is a crowd, and while the value is dropped.
     disk: Option<DiskThread>,
     /// The sync that is under way.
     current: Option<Current>,
@@ -33,7 +37,11 @@ struct DiskThread {
 
 enum Current {
     OnThread(oneshot::Receiver<Outcome>),
-    Resident { outcome: Outcome, turns: usize },
+    /// Told after so many turns of the other tasks.
+    Ended {
+        outcome: Outcome,
+        turns: usize,
+    },
 }
 
 impl Syncing {
@@ -45,13 +53,14 @@ impl Syncing {
         }
     }
 
-    /// Begins to sync what is applied.
-    pub fn begin(&mut self) -> Outcome {
+    /// Begins to sync what is applied, for a group of so many commands.
+    pub fn begin(&mut self, commands: usize) -> Outcome {
         assert!(self.current.is_none(), "one sync at a time");
-        let current = match self.shared.rows.is_resident() {
-            true => Current::Resident {
+        let is_resident = self.shared.rows.is_resident();
+        let current = match is_resident || commands <= HERE_COMMANDS_MAX {
+            true => Current::Ended {
                 outcome: timed_sync(&self.shared),
-                turns: RESIDENT_TURNS,
+                turns: if is_resident { RESIDENT_TURNS } else { 0 },
             },
             false => Current::OnThread(self.ask_thread()?),
         };
@@ -73,7 +82,7 @@ impl Syncing {
     pub async fn end(&mut self) -> Outcome {
         let outcome = match self.current.as_mut().expect("a sync was begun") {
             Current::OnThread(outcome) => outcome.await.unwrap_or_else(|_| Err(gone())),
-            Current::Resident { outcome, turns } => {
+            Current::Ended { outcome, turns } => {
                 while *turns > 0 {
                     *turns -= 1;
                     tokio::task::yield_now().await;

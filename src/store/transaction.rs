@@ -4,13 +4,13 @@
 //! its rows become one commit, or none of them does. It never waits for a reader or for the network.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::clock::UnixMs;
 use crate::event::{Event, Topic, UserId};
 use crate::id::{Position, UserNo};
-use crate::store::engine::{BATCH_BYTES_MAX, BATCH_OPS_MAX, EngineError, Op, Row};
+use crate::store::engine::{BATCH_OPS_MAX, EngineError, Op, Row};
 use crate::store::index;
 use crate::store::intent;
 use crate::store::keys;
@@ -21,24 +21,14 @@ use crate::store::redaction::{self, Redacted};
 use crate::store::shared::{Shared, StoreError};
 use crate::store::topics::Topics;
 
-/// Fewer operations are not applied before their group's turn: each batch costs writes of its own.
-const EARLY_OPS: usize = 64;
-
 /// The committer's own state: what the next command builds on.
 pub struct Writer {
     pub shared: Arc<Shared>,
     pub topics: Topics,
     pub next_commit: u64,
-    /// Operations of this group that are not applied yet.
-    batch: Vec<Op>,
-    batch_bytes: u64,
-    /// Whether two of those operations belong together.
-    is_compound: bool,
-    /// Whether operations of this group were applied already, because they did not fit one batch.
-    is_part_applied: bool,
-    /// What those operations make of their rows, in order, so that a scan looks at its own range only.
-    overlay: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    /// Logs created since the last batch; their rows go along with the next one.
+    /// Whether anything was applied since a sync began. Written by the writer, taken back by the committer.
+    pub is_dirty: bool,
+    /// Logs created since the last command; their rows go before those of the next one.
     new_users: Vec<UserNo>,
     /// Events of this group, for the readers once they are durable.
     pub arrivals: Vec<Arrival>,
@@ -147,9 +137,6 @@ impl Transaction<'_> {
                 _ => {}
             }
         }
-        if let Some(value) = self.writer.overlay.get(key) {
-            return Ok(value.clone());
-        }
         Ok(self.writer.shared.rows.get(key)?)
     }
 
@@ -157,7 +144,7 @@ impl Transaction<'_> {
     /// left them.
     pub fn scan(&self, from: &[u8], to: &[u8], count_max: usize) -> Result<Vec<Row>, StoreError> {
         let changes = self.changes(from, to);
-        // Each row that this group deletes may hide one that would have been found.
+        // Each row that this command deletes may hide one that would have been found.
         let stored_max = count_max.saturating_add(changes.len());
         let mut rows = BTreeMap::new();
         self.writer.shared.rows.scan(from, to, &mut |key, value| {
@@ -190,19 +177,10 @@ impl Transaction<'_> {
         Ok(stored.max(changed.map(|(key, _)| key)))
     }
 
-    /// What this group and this command make of the rows of a range, that the engine does not have yet.
+    /// What this command makes of the rows of a range, that the engine does not have yet.
     fn changes(&self, from: &[u8], to: &[u8]) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
         let is_meant = |key: &[u8]| from <= key && key < to;
-        if from >= to {
-            return BTreeMap::new();
-        }
-        let overlaid = self
-            .writer
-            .overlay
-            .range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
-        let mut changes: BTreeMap<_, _> = overlaid
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
+        let mut changes = BTreeMap::new();
         for op in &self.staged.ops {
             match op {
                 Op::Put(key, value) if is_meant(key) => {
@@ -338,11 +316,7 @@ impl Writer {
             shared,
             topics,
             next_commit,
-            batch: Vec::new(),
-            batch_bytes: 0,
-            is_compound: false,
-            is_part_applied: false,
-            overlay: BTreeMap::new(),
+            is_dirty: false,
             new_users: Vec::new(),
             arrivals: Vec::new(),
             forgotten: Vec::new(),
@@ -358,62 +332,15 @@ impl Writer {
         }
     }
 
-    /// Whether the group has anything to make durable.
-    pub fn is_dirty(&self) -> bool {
-        !self.batch.is_empty() || self.is_part_applied || !self.arrivals.is_empty()
-    }
-
-    /// Applies what the group holds so far if that is worth a batch.
-    pub fn apply_early(&mut self) -> Result<(), EngineError> {
-        if self.batch.len() < EARLY_OPS {
-            return Ok(());
-        }
-        self.is_part_applied = true;
-        self.apply_batch()
-    }
-
-    /// Applies what the group still holds; all of it is visible to the engine's readers then, none of it durable.
-    pub fn apply_rest(&mut self) -> Result<(), EngineError> {
+    /// Applies one command's operations, which belong together; readers of rows see them then, none of them durable.
+    fn apply(&mut self, ops: Vec<Op>) -> Result<(), EngineError> {
         fail::fail_point!("before_apply");
-        self.apply_batch()?;
-        self.is_part_applied = false;
+        self.is_dirty |= !ops.is_empty();
+        match ops.len() > BATCH_OPS_MAX {
+            true => intent::apply_large(&self.shared.rows, ops)?,
+            false => self.shared.rows.apply(ops)?,
+        }
         fail::fail_point!("after_apply");
-        Ok(())
-    }
-
-    fn apply_batch(&mut self) -> Result<(), EngineError> {
-        self.overlay.clear();
-        self.batch_bytes = 0;
-        let (batch, rows) = (std::mem::take(&mut self.batch), &self.shared.rows);
-        match std::mem::take(&mut self.is_compound) {
-            true => rows.apply(batch),
-            false => rows.apply_singly(batch),
-        }
-    }
-
-    /// Adds one command's operations, which belong together.
-    fn add(&mut self, ops: Vec<Op>) -> Result<(), EngineError> {
-        let bytes: u64 = ops.iter().map(Op::bytes).sum();
-        let is_full = self.batch.len() + ops.len() > BATCH_OPS_MAX
-            || self.batch_bytes + bytes > BATCH_BYTES_MAX;
-        if is_full {
-            self.is_part_applied = true;
-            self.apply_batch()?;
-        }
-        if ops.len() > BATCH_OPS_MAX {
-            return intent::apply_large(&self.shared.rows, ops);
-        }
-        for op in &ops {
-            match op {
-                // Records are never read back by a command.
-                Op::Put(key, _) if keys::parse_record(key).is_some() => {}
-                Op::Put(key, value) => drop(self.overlay.insert(key.clone(), Some(value.clone()))),
-                Op::Delete(key) => drop(self.overlay.insert(key.clone(), None)),
-            }
-        }
-        self.is_compound |= ops.len() > 1;
-        self.batch.extend(ops);
-        self.batch_bytes += bytes;
         Ok(())
     }
 
@@ -435,7 +362,7 @@ impl Transaction<'_> {
         // The rows of new users go first, a batch at a time: a log must be known before anything names its number.
         let user_rows = writer.user_rows();
         for rows in user_rows.chunks(BATCH_OPS_MAX) {
-            writer.add(rows.to_vec())?;
+            writer.apply(rows.to_vec())?;
         }
         let mut ops = staged.ops;
         for (event, recipients) in staged.events {
@@ -463,7 +390,7 @@ impl Transaction<'_> {
             }
         }
         let bytes = ops.iter().map(Op::bytes).sum();
-        writer.add(ops)?;
+        writer.apply(ops)?;
         for user in staged.forgotten {
             writer.shared.logs.forget(user);
             writer.forgotten.push(user);

@@ -343,12 +343,8 @@ impl Engine for Holed {
         self.memory.last_key(from, to)
     }
 
-    fn apply(&self, ops: &[Op]) -> Result<(), EngineError> {
+    fn apply(&self, ops: Vec<Op>) -> Result<(), EngineError> {
         self.memory.apply(ops)
-    }
-
-    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
-        self.memory.apply_singly(ops)
     }
 
     fn sync(&self) -> Result<(), EngineError> {

@@ -38,7 +38,8 @@ const MUTANTS: [Mutant; 10] = [
         name: "mutant_skip_sync",
         window: None,
         rows: &[Row::F2],
-        answers: &[Invariant::Durable, Invariant::Immutable],
+        // The engine has more than the journal that was not synced: then the server knows it, and does not start.
+        answers: &[Invariant::Durable, Invariant::Immutable, Invariant::Honest],
     },
     Mutant {
         name: "mutant_resume_inclusive",

@@ -4,7 +4,6 @@
 //! write or sync that met the cut may have reached the disk or not. Reads go on, for readers live a moment longer.
 
 use std::ops::ControlFlow;
-use std::slice;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -128,13 +127,8 @@ impl Engine for Disk {
         self.memory.last_key(from, to)
     }
 
-    fn apply(&self, ops: &[Op]) -> Result<(), EngineError> {
+    fn apply(&self, ops: Vec<Op>) -> Result<(), EngineError> {
         self.run(|| self.memory.apply(ops))
-    }
-
-    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
-        ops.iter()
-            .try_for_each(|op| self.apply(slice::from_ref(op)))
     }
 
     fn sync(&self) -> Result<(), EngineError> {

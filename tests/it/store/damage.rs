@@ -152,7 +152,7 @@ async fn a_lost_end_is_known_by_the_mark() {
 async fn the_number_of_a_lost_user_is_not_given_to_another() {
     let bench = filled().await;
     let row = keys::user(bench.user("bob"));
-    bench.disk.memory.apply(&[Op::Delete(row)]).unwrap();
+    bench.disk.memory.apply(vec![Op::Delete(row)]).unwrap();
     bench.disk.memory.sync().unwrap();
     let bench = bench.restart(0).await;
     for id in ["c1", "c2"] {

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::{KEEP_ALL, NOON_MS, PAGE, draft, settings, surroundings, to};
 
-/// Enough commands that the committer applies them before their group's turn.
+/// A crowd: its sync is waited for on a thread of its own, and for so many the committer leaves its waiting.
 const MANY: u64 = 100;
 
 /// An engine on a "disk" whose syncs tell that they began and wait to be told how they end.
@@ -43,12 +43,8 @@ impl Engine for Held {
         self.memory.last_key(from, to)
     }
 
-    fn apply(&self, ops: &[Op]) -> Result<(), EngineError> {
+    fn apply(&self, ops: Vec<Op>) -> Result<(), EngineError> {
         self.memory.apply(ops)
-    }
-
-    fn apply_singly(&self, ops: &[Op]) -> Result<(), EngineError> {
-        self.memory.apply_singly(ops)
     }
 
     fn sync(&self) -> Result<(), EngineError> {
@@ -128,6 +124,12 @@ impl Bench {
         tokio::spawn(async move { publish::publish(&store, publication).await })
     }
 
+    /// Publishes that come at once, and so make one group.
+    fn crowd(&self, name: &str) -> Vec<Published> {
+        let ids = (0..MANY).map(|number| format!("{name}-{number}"));
+        ids.map(|id| self.publish(&id)).collect()
+    }
+
     fn records(&self) -> u64 {
         let mut count = 0;
         let (from, to) = (keys::record(0, 0), keys::records_end());
@@ -157,46 +159,55 @@ impl Bench {
     }
 }
 
+fn is_any_finished(published: &[Published]) -> bool {
+    published.iter().any(Published::is_finished)
+}
+
+async fn seqs(published: Vec<Published>) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    for published in published {
+        let position = published.await.unwrap().unwrap().position;
+        seqs.push(position.unwrap().seq);
+    }
+    seqs
+}
+
 #[tokio::test]
 async fn the_next_group_is_applied_during_a_sync_and_shown_after_its_own() {
     let mut bench = Bench::new().await;
-    let first = bench.publish("first");
+    let first = bench.crowd("first");
     bench.sync_begins().await;
-    let more: Vec<Published> = (0..MANY)
-        .map(|number| bench.publish(&format!("more-{number}")))
-        .collect();
-    bench.applied(1 + MANY).await;
-    assert!(!first.is_finished() && !more.iter().any(Published::is_finished));
+    let more = bench.crowd("more");
+    bench.applied(2 * MANY).await;
+    assert!(!is_any_finished(&first) && !is_any_finished(&more));
     assert_eq!(bench.found().await, [0u64; 0]);
 
     bench.sync_ends(Ok(()));
-    let position = first.await.unwrap().unwrap().position.unwrap();
-    assert_eq!(position.seq, 1);
+    let all = (1..=MANY).collect::<Vec<_>>();
+    assert_eq!(seqs(first).await, all);
     bench.sync_begins().await;
-    assert!(!more.iter().any(Published::is_finished));
-    assert_eq!(bench.found().await, [1]);
+    assert!(!is_any_finished(&more));
+    assert_eq!(bench.found().await, all);
 
     bench.sync_ends(Ok(()));
     for published in more {
         published.await.unwrap().unwrap();
     }
-    assert_eq!(bench.found().await, (1..=1 + MANY).collect::<Vec<_>>());
+    assert_eq!(bench.found().await, (1..=2 * MANY).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn a_repeat_waits_for_the_sync_of_the_first() {
     let mut bench = Bench::new().await;
-    let first = bench.publish("same");
+    let first = bench.crowd("first");
     bench.sync_begins().await;
-    let repeat = bench.publish("same");
-    // The committer took the repeat once it took the one that came after it.
-    let more: Vec<Published> = (0..MANY)
-        .map(|number| bench.publish(&format!("more-{number}")))
-        .collect();
-    bench.applied(1 + MANY).await;
+    let repeat = bench.publish("first-0");
+    // The committer took the repeat once it took the ones that came after it.
+    let more = bench.crowd("more");
+    bench.applied(2 * MANY).await;
     assert!(!repeat.is_finished());
     bench.sync_ends(Ok(()));
-    first.await.unwrap().unwrap();
+    seqs(first).await;
     bench.sync_begins().await;
     bench.sync_ends(Ok(()));
     assert!(repeat.await.unwrap().unwrap().is_duplicate);
@@ -208,30 +219,27 @@ async fn a_repeat_waits_for_the_sync_of_the_first() {
 #[tokio::test]
 async fn a_repeat_alone_is_answered_when_the_first_is_durable() {
     let mut bench = Bench::new().await;
-    let first = bench.publish("same");
+    let first = bench.crowd("first");
     bench.sync_begins().await;
-    let repeat = bench.publish("same");
+    let repeat = bench.publish("first-0");
     bench.sync_ends(Ok(()));
-    first.await.unwrap().unwrap();
+    seqs(first).await;
     assert!(repeat.await.unwrap().unwrap().is_duplicate);
-    assert_eq!(bench.found().await, [1]);
+    assert_eq!(bench.found().await, (1..=MANY).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn a_failed_sync_takes_the_group_that_was_gathered_with_it() {
     let mut bench = Bench::new().await;
-    let first = bench.publish("first");
+    let first = bench.crowd("first");
     bench.sync_begins().await;
-    let more: Vec<Published> = (0..MANY)
-        .map(|number| bench.publish(&format!("more-{number}")))
-        .collect();
-    bench.applied(1 + MANY).await;
+    let more = bench.crowd("more");
+    bench.applied(2 * MANY).await;
     bench.sync_ends(Err(EngineError::Failed("the disk broke".to_owned())));
     let is_failed = |published: Result<Receipt, PublishError>| {
         matches!(published, Err(PublishError::Store(StoreError::Failed(_))))
     };
-    assert!(is_failed(first.await.unwrap()));
-    for published in more {
+    for published in first.into_iter().chain(more) {
         assert!(is_failed(published.await.unwrap()));
     }
     assert!(is_failed(bench.publish("later").await.unwrap()));

@@ -28,16 +28,21 @@ const FAULTS_PER_LOG: usize = 50;
 const DISK_BYTES: u64 = 1 << 30;
 /// A server held at a sync point acks nothing for this long.
 const HELD_TIME: Duration = Duration::from_millis(300);
-/// Where the server can be held, in the order in which a commit passes them.
-const SYNC_POINTS: [&str; 8] = [
-    "before_apply",
-    "after_apply",
-    "before_flush",
-    "after_flush",
-    "before_sync",
-    "after_sync",
-    "before_ack",
-    "before_wake",
+/// Where the server can be held, and after how many passes at least: first where a commit passes, in that order, then
+/// where the engine takes over what the journal holds. Held there the server goes on until its journal is full.
+const SYNC_POINTS: [(&str, u32); 12] = [
+    ("before_apply", 300),
+    ("after_apply", 300),
+    ("before_write", 30),
+    ("after_write", 30),
+    ("before_sync", 30),
+    ("after_sync", 30),
+    ("before_ack", 30),
+    ("before_wake", 30),
+    ("before_move", 1),
+    ("after_move", 1),
+    ("before_flush", 1),
+    ("after_flush", 1),
 ];
 const STORM: Shape = Shape {
     users: 32,
@@ -206,10 +211,17 @@ impl Crashing {
     }
 
     /// Holds the server at a sync point, cuts the power there, and lets it start again without the hold.
-    async fn hold_and_cut(&mut self, point: &str, run: &mut Run<'_>) -> Result<Vec<Violation>> {
+    async fn hold_and_cut(
+        &mut self,
+        (point, passes): (&str, u32),
+        run: &mut Run<'_>,
+    ) -> Result<Vec<Violation>> {
         self.server = None;
         let unheld = self.recipe.failpoints.clone();
-        let hold = format!("{point}={}*off->sleep(60000)", self.rng.u32(30..90));
+        let hold = format!(
+            "{point}={}*off->sleep(60000)",
+            self.rng.u32(passes..3 * passes)
+        );
         let both = unheld
             .iter()
             .cloned()

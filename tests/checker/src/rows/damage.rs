@@ -31,11 +31,12 @@ const SHAPE: Shape = Shape {
 /// Twice what the server is allowed.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 const PAGE_BYTES: u64 = 4096;
+const JOURNALS: [&str; 2] = ["journal.0", "journal.1"];
 
 /// A way to damage a data directory; gives a sentence, or None where the directory has no such file.
 type Damage = fn(&Origins, &Path, &mut Rng) -> Result<Option<String>>;
 
-const DAMAGES: [Damage; 10] = [
+const DAMAGES: [Damage; 15] = [
     flip_bit,
     zero_page,
     truncate_anywhere,
@@ -46,6 +47,11 @@ const DAMAGES: [Damage; 10] = [
     older_db,
     foreign_db,
     foreign_file,
+    flip_bit_of_journal,
+    zero_block_of_journal,
+    zero_newest_of_journal,
+    remove_journal,
+    older_journal,
 ];
 
 /// A data directory as the server left it, and what was in it.
@@ -55,11 +61,12 @@ struct Kept {
     logs: Vec<CommittedLog>,
 }
 
-/// The origins, and a copy of `db` from before the last events were written.
+/// The origins, and copies of `db` and the journal from before the last events were written.
 struct Origins {
     stopped: Kept,
     killed: Kept,
     older_db: PathBuf,
+    older_journal: PathBuf,
 }
 
 pub async fn damaged(bench: &Bench, count: usize) -> Result<Report> {
@@ -134,6 +141,12 @@ async fn make_origins(bench: &Bench, recipe: &Recipe, rng: &mut Rng) -> Result<O
     blow(&mut life).await?;
     drain(server).await?;
     std::fs::copy(db_of(&recipe.data), &older_db).context("the data directory has a file db")?;
+    let older_journal = bench.work.join("F8-older-journal");
+    std::fs::create_dir_all(&older_journal)?;
+    for name in JOURNALS {
+        std::fs::copy(engine_of(&recipe.data).join(name), older_journal.join(name))
+            .context("the data directory has a journal")?;
+    }
 
     let server = recipe.start_ready(&target).await?;
     blow(&mut life).await?;
@@ -151,6 +164,7 @@ async fn make_origins(bench: &Bench, recipe: &Recipe, rng: &mut Rng) -> Result<O
         stopped,
         killed,
         older_db,
+        older_journal,
     })
 }
 
@@ -257,7 +271,11 @@ fn db_of(data: &Path) -> PathBuf {
 }
 
 fn flip_bit(_: &Origins, data: &Path, rng: &mut Rng) -> Result<Option<String>> {
-    let mut file = open(&db_of(data))?;
+    flip_bit_of(&db_of(data), rng)
+}
+
+fn flip_bit_of(path: &Path, rng: &mut Rng) -> Result<Option<String>> {
+    let mut file = open(path)?;
     let length = file.metadata()?.len();
     // Most of the file is empty; a flipped bit must hit something that was written.
     for _ in 0..10_000 {
@@ -268,7 +286,10 @@ fn flip_bit(_: &Origins, data: &Path, rng: &mut Rng) -> Result<Option<String>> {
         if byte[0] != 0 {
             file.seek(SeekFrom::Start(place))?;
             file.write_all(&[byte[0] ^ (1 << rng.u8(0..8))])?;
-            return Ok(Some(format!("a bit of db flipped at {place} of {length}")));
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            return Ok(Some(format!(
+                "a bit of {name} flipped at {place} of {length}"
+            )));
         }
     }
     Ok(None)
@@ -356,6 +377,68 @@ fn foreign_file(_: &Origins, data: &Path, rng: &mut Rng) -> Result<Option<String
     )?;
     std::fs::write(path, b"this is not ours")?;
     Ok(Some(format!("a foreign file {name}")))
+}
+
+/// One of the two files of the journal.
+fn journal_of(data: &Path, rng: &mut Rng) -> PathBuf {
+    engine_of(data).join(JOURNALS[rng.usize(0..2)])
+}
+
+fn flip_bit_of_journal(_: &Origins, data: &Path, rng: &mut Rng) -> Result<Option<String>> {
+    flip_bit_of(&journal_of(data, rng), rng)
+}
+
+fn zero_block_of_journal(_: &Origins, data: &Path, rng: &mut Rng) -> Result<Option<String>> {
+    let path = journal_of(data, rng);
+    let Ok(end) = written_bytes(&path) else {
+        return Ok(None);
+    };
+    let place = rng.u64(0..end.div_ceil(PAGE_BYTES)) * PAGE_BYTES;
+    zero(&path, place, PAGE_BYTES)?;
+    Ok(Some(format!(
+        "a block of {} zeroed at {place}",
+        path.display()
+    )))
+}
+
+/// The group that was written last looks as if it had never been written.
+fn zero_newest_of_journal(_: &Origins, data: &Path, _: &mut Rng) -> Result<Option<String>> {
+    let mut newest = (0, PathBuf::new(), 0);
+    for name in JOURNALS {
+        let path = engine_of(data).join(name);
+        for (block, bytes) in std::fs::read(&path)?
+            .chunks(PAGE_BYTES as usize)
+            .enumerate()
+        {
+            let number = u64::from_le_bytes(bytes[8..16].try_into()?);
+            if bytes.starts_with(b"\xfftidjnl\xff") && number > newest.0 {
+                newest = (number, path.clone(), block as u64 * PAGE_BYTES);
+            }
+        }
+    }
+    let (number, path, place) = newest;
+    if number == 0 {
+        return Ok(None);
+    }
+    zero(&path, place, PAGE_BYTES)?;
+    Ok(Some(format!(
+        "group {number}, the journal's newest, zeroed"
+    )))
+}
+
+fn remove_journal(_: &Origins, data: &Path, rng: &mut Rng) -> Result<Option<String>> {
+    let path = journal_of(data, rng);
+    std::fs::remove_file(&path)?;
+    Ok(Some(format!("{} removed", path.display())))
+}
+
+fn older_journal(origins: &Origins, data: &Path, _: &mut Rng) -> Result<Option<String>> {
+    for name in JOURNALS {
+        std::fs::copy(origins.older_journal.join(name), engine_of(data).join(name))?;
+    }
+    Ok(Some(
+        "the journal replaced by an older copy of itself".to_owned(),
+    ))
 }
 
 fn open(path: &Path) -> Result<File> {

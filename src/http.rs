@@ -30,6 +30,7 @@ pub mod privacy;
 pub mod publish;
 pub mod publishing_routes;
 pub mod reading_routes;
+pub mod receipt;
 pub mod routes;
 pub mod session;
 pub mod signals;

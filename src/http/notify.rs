@@ -6,11 +6,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::Json as JsonBody;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
@@ -22,7 +20,8 @@ use crate::features::notification;
 use crate::http::body::{media_type, not_utf8, unsupported};
 use crate::http::caller::Caller;
 use crate::http::error::Problem;
-use crate::http::publish::{Request, idempotency_key, invalid_json, new_id, told};
+use crate::http::publish::{Request, idempotency_key, invalid_json, new_id};
+use crate::http::receipt::{reply, told};
 use crate::http::state::App;
 use crate::publish::{Audience, fingerprint};
 
@@ -95,7 +94,7 @@ impl<'a> Notice<'a> {
         let app = request.app;
         let receipt = app.notifications.notify(&app.store, notice).await?;
         request.count(&receipt);
-        Ok((StatusCode::CREATED, JsonBody(told(&receipt))).into_response())
+        Ok(reply(StatusCode::CREATED, told(&receipt)))
     }
 
     fn of_text(text: &'a str) -> Notice<'a> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Query, State};
+use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -67,7 +67,9 @@ pub fn read_query(query: Result<Query<ReadQuery>, QueryRejection>) -> Result<Rea
     }
 }
 
-pub async fn read(State(app): State<Arc<App>>, mut parts: Parts) -> axum::response::Response {
+/// Takes the request as it is: axum's extractor for the head copies it.
+pub async fn read(State(app): State<Arc<App>>, request: Request) -> axum::response::Response {
+    let (mut parts, _) = request.into_parts();
     let query = Query::from_request_parts(&mut parts, &()).await;
     let is_event_source = accepts(&parts.headers, "text/event-stream");
     let answered = match read_query(query) {
@@ -84,7 +86,7 @@ pub async fn read(State(app): State<Arc<App>>, mut parts: Parts) -> axum::respon
                 .inc();
             let id = parts
                 .headers
-                .get(REQUEST_ID)
+                .get(&REQUEST_ID)
                 .and_then(|id| id.to_str().ok())
                 .unwrap_or("");
             refused_stream(&app, &problem.for_request(id))

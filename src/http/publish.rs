@@ -8,9 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -18,7 +16,7 @@ use crate::event::{
     Actor, ConnId, Draft, Event, EventId, EventType, Invalid, Json, Key, Signal, UserId,
 };
 use crate::features::{entity, feed};
-use crate::http::body::{media_type, not_utf8, unsupported};
+use crate::http::body::{Whole, media_type, not_utf8, unsupported};
 use crate::http::caller::Caller;
 use crate::http::error::{ItemError, Problem};
 use crate::http::receipt::{refused, reply, reply_to_batch, told};
@@ -100,8 +98,7 @@ pub struct Request<'a> {
 pub async fn publish(
     State(app): State<Arc<App>>,
     caller: Caller,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Whole { headers, body }: Whole,
 ) -> Result<axum::response::Response, Problem> {
     caller.must_publish()?;
     let body = body?;
@@ -112,7 +109,7 @@ pub async fn publish(
         idempotency_key: idempotency_key(&headers)?,
     };
     let started = tokio::time::Instant::now();
-    let response = match media_type(&headers).as_str() {
+    let response = match &*media_type(&headers) {
         "application/json" | "" => request.json(text).await,
         "application/x-ndjson" => request.lines(text).await,
         _ => Err(unsupported("application/json or application/x-ndjson")),

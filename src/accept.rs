@@ -23,14 +23,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{Method, Version, header};
 use axum::response::Response;
+use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::Service;
+use hyper::service::Service as HyperService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -112,11 +112,14 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `router` on `listener` until `stop`, then until the last connection has ended. Returns how many of them had
+/// What answers a request: the router, and what stands before it.
+pub type Service = Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>;
+
+/// Serves `service` on `listener` until `stop`, then until the last connection has ended. Returns how many of them had
 /// to be ended by force.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    service: Service,
     settings: Settings,
     counts: Arc<Counts>,
     stop: CancellationToken,
@@ -125,7 +128,7 @@ pub async fn serve(
         tracing::warn!(%error, "The options of connections could not be set");
     }
     let places = Arc::new(Semaphore::new(settings.connections_max));
-    let server = Arc::new(Server::new(router, settings, counts, stop));
+    let server = Arc::new(Server::new(service, settings, counts, stop));
     loop {
         let taken = tokio::select! {
             biased;
@@ -171,7 +174,7 @@ type Followed = InspectReader<Socket, Box<dyn FnMut(&[u8]) + Send>>;
 
 /// What all connections share.
 struct Server {
-    router: Router,
+    service: Service,
     settings: Settings,
     counts: Arc<Counts>,
     stop: CancellationToken,
@@ -184,7 +187,7 @@ struct Server {
 
 impl Server {
     fn new(
-        router: Router,
+        service: Service,
         settings: Settings,
         counts: Arc<Counts>,
         stop: CancellationToken,
@@ -215,7 +218,7 @@ impl Server {
             .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
             .max_local_error_reset_streams(ERROR_RESETS_MAX);
         Server {
-            router,
+            service,
             settings,
             counts,
             stop,
@@ -384,7 +387,7 @@ impl Future for Serving {
     }
 }
 
-/// Hands the requests of one connection to the router, with the peer's address and a body that must not dawdle.
+/// Hands the requests of one connection to the service, with the peer's address and a body that must not dawdle.
 struct Requests {
     server: Arc<Server>,
     peer: SocketAddr,
@@ -416,7 +419,7 @@ impl Heads {
     }
 }
 
-impl Service<hyper::Request<Incoming>> for Requests {
+impl HyperService<hyper::Request<Incoming>> for Requests {
     type Response = Response;
     type Error = std::convert::Infallible;
     type Future = Answering;
@@ -441,19 +444,17 @@ impl Service<hyper::Request<Incoming>> for Requests {
         {
             request.extensions_mut().insert(AmbiguousLength);
         }
-        // The router is always ready: its middleware must be, too.
-        let route = tower::Service::call(&mut self.server.router.clone(), request);
         Answering {
-            route,
+            answer: (self.server.service)(request),
             slot,
             is_watched: self.has_asked.is_some(),
         }
     }
 }
 
-/// The router's answer, unless it is a stream that the connection's task takes over: then it never comes.
+/// The service's answer, unless it is a stream that the connection's task takes over: then it never comes.
 struct Answering {
-    route: axum::routing::future::RouteFuture<std::convert::Infallible>,
+    answer: BoxFuture<'static, Response>,
     slot: Option<Slot>,
     /// On HTTP/2, where no socket tells whether the peer takes this answer.
     is_watched: bool,
@@ -464,7 +465,7 @@ impl Future for Answering {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answering = self.get_mut();
-        let Ok(response) = ready!(Pin::new(&mut answering.route).poll(context));
+        let response = ready!(answering.answer.as_mut().poll(context));
         let kept = match &answering.slot {
             Some(slot) => slot.offer(response),
             None if answering.is_watched => Some(window::watched(response)),

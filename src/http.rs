@@ -30,6 +30,7 @@ pub mod privacy;
 pub mod publish;
 pub mod publishing_routes;
 pub mod reading_routes;
+pub mod receipt;
 pub mod routes;
 pub mod session;
 pub mod signals;
@@ -42,20 +43,20 @@ pub mod trace;
 pub mod typing;
 pub mod watching_routes;
 
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, Method, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
@@ -93,8 +94,7 @@ fn aliases(app: &Arc<App>) -> Router<Arc<App>> {
             if let Ok(uri) = format!("/v1/events?{}", query.trim_start_matches('&')).parse() {
                 *request.uri_mut() = uri;
             }
-            let (parts, _) = request.into_parts();
-            events::read(State(app), parts)
+            events::read(State(app), request)
         };
         router.route(path, get(handler))
     };
@@ -102,113 +102,123 @@ fn aliases(app: &Arc<App>) -> Router<Arc<App>> {
 }
 
 /// The whole of HTTP: every request goes through the guard.
-pub fn router(app: Arc<App>) -> Router {
+pub fn service(app: Arc<App>) -> impl Fn(Request) -> BoxFuture<'static, Response> + Send + Sync {
     let routes = routes::router()
         .merge(aliases(&app))
         .with_state(Arc::clone(&app));
-    let plain = DefaultBodyLimit::max(app.config.limits.body_bytes).layer(routes);
-    let routes = Arc::new(Routes {
-        cors: cors(&app).layer(plain.clone()),
-        plain,
+    let guard = Arc::new(Guard {
+        cors: cors(&app).layer(routes.clone()),
+        plain: routes,
+        app,
     });
-    Router::new().fallback_service(Guard { app, routes })
+    move |request| Arc::clone(&guard).answer(request)
 }
 
 /// Stands beside a request that tells twice where it ends: by a length and by chunks.
 #[derive(Debug, Clone, Copy)]
 pub struct AmbiguousLength;
 
-type Limited = <DefaultBodyLimit as Layer<Router>>::Service;
-
-/// All routes. Layers around each route would be copied for each request; these stand around all of them.
-struct Routes {
-    /// For requests that tell no `Origin`: no page of another origin sent them.
-    plain: Limited,
-    cors: Cors<Limited>,
-}
-
 /// Gives the request its id, refuses what is malformed beyond doubt, and writes the log line.
-#[derive(Clone)]
 struct Guard {
     app: Arc<App>,
-    routes: Arc<Routes>,
-}
-
-impl Service<Request> for Guard {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let guard = self.clone();
-        Box::pin(async move { Ok(guard.answer(request).await) })
-    }
+    /// All routes, for requests that tell no `Origin`: no page of another origin sent them. Layers around each route
+    /// would be copied for each request; these stand around all of them.
+    plain: Router,
+    /// The same for all other requests.
+    cors: Cors<Router>,
 }
 
 impl Guard {
-    async fn answer(self, mut request: Request) -> Response {
-        let app = &self.app;
-        let id = app.random.hex(8);
-        let value = HeaderValue::from_str(&id).expect("hexadecimal digits are a header value");
-        request.headers_mut().insert(REQUEST_ID, value.clone());
-        let method = request.method().clone();
-        let path = request.uri().path().to_owned();
-        let started = tokio::time::Instant::now();
-        let response = match malformed(&request, app.config.limits.body_bytes) {
-            None => self.route(request).await,
-            Some(problem) => {
-                read_away(request, app.config.limits.body_bytes).await;
-                problem.into_response()
-            }
-        };
-        let mut response = error::rendered(response, &id);
+    /// Everything but the waiting is done here, so that what waits in memory for an answer is small.
+    fn answer(self: Arc<Guard>, mut request: Request) -> BoxFuture<'static, Response> {
+        let asked = Asked::note(&mut request, &self.app);
+        let body_bytes_max = self.app.config.limits.body_bytes;
+        if let Some(problem) = malformed(&request, body_bytes_max) {
+            return Box::pin(async move {
+                read_away(request, body_bytes_max).await;
+                asked.answered(problem.into_response(), &self.app)
+            });
+        }
+        let routed = AssertUnwindSafe(self.route(request)).catch_unwind();
+        Box::pin(async move {
+            let response = routed.await.unwrap_or_else(|_| self.panicked());
+            asked.answered(response, &self.app)
+        })
+    }
+
+    /// What the route makes of the request.
+    fn route(&self, request: Request) -> impl Future<Output = Response> + use<> {
+        if request.headers().contains_key(header::ORIGIN) {
+            let answered = self.cors.clone().call(request);
+            return answered.map(|Ok(response)| response).left_future();
+        }
+        let answered = self.plain.clone().call(request);
+        answered
+            .map(|Ok(mut response)| {
+                // As the answers to other origins have it: caches must keep the two apart.
+                let vary = HeaderValue::from_static(VARY);
+                response.headers_mut().append(header::VARY, vary);
+                response
+            })
+            .right_future()
+    }
+
+    /// A panic is a fault of ours: it is counted, logged and answered.
+    fn panicked(&self) -> Response {
+        self.app.metrics.panics.inc();
+        tracing::error!("a handler panicked");
+        axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    }
+}
+
+/// What the log line and the answer repeat of a request.
+struct Asked {
+    id: HeaderValue,
+    method: Method,
+    path: String,
+    started: Instant,
+}
+
+impl Asked {
+    /// Notes it, and gives the request its id.
+    fn note(request: &mut Request, app: &App) -> Asked {
+        let id = HeaderValue::from_maybe_shared(Bytes::from(app.random.hex(8)));
+        let id = id.expect("hexadecimal digits are a header value");
+        request.headers_mut().insert(&REQUEST_ID, id.clone());
+        Asked {
+            id,
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Writes the log line, and what every answer has.
+    fn answered(self, response: Response, app: &App) -> Response {
+        let Asked {
+            id, method, path, ..
+        } = self;
+        let request_id = id.to_str().expect("hexadecimal digits are text");
+        let mut response = error::rendered(response, request_id);
         let status = response.status().as_u16();
-        let duration_ms = started.elapsed().as_millis() as u64;
+        let duration_ms = || self.started.elapsed().as_millis() as u64;
         if let Some(problem) = response.extensions().get::<Problem>() {
             app.metrics
                 .refusals
                 .get_or_create(&Refusal { code: problem.code })
                 .inc();
             let code = problem.code;
-            tracing::info!(request_id = %id, %method, path, status, code, duration_ms, "a request was refused");
+            tracing::info!(%request_id, %method, path, status, code, duration_ms = duration_ms(), "a request was refused");
         } else {
-            tracing::debug!(request_id = %id, %method, path, status, duration_ms, "a request was answered");
+            tracing::debug!(%request_id, %method, path, status, duration_ms = duration_ms(), "a request was answered");
         }
         let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, value);
+        headers.insert(&REQUEST_ID, id);
         headers.insert(
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         );
         response
-    }
-
-    /// What the route makes of the request. A panic is a fault of ours: it is counted, logged and answered.
-    async fn route(&self, request: Request) -> Response {
-        let answering = async {
-            if request.headers().contains_key(header::ORIGIN) {
-                return self.routes.cors.clone().call(request).await;
-            }
-            let answered = self.routes.plain.clone().call(request).await;
-            answered.map(|mut response| {
-                // As the answers to other origins have it: caches must keep the two apart.
-                let vary = HeaderValue::from_static(VARY);
-                response.headers_mut().append(header::VARY, vary);
-                response
-            })
-        };
-        match AssertUnwindSafe(answering).catch_unwind().await {
-            Ok(Ok(response)) => response,
-            Err(_) => {
-                self.app.metrics.panics.inc();
-                tracing::error!("a handler panicked");
-                axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response()
-            }
-        }
     }
 }
 
@@ -278,6 +288,9 @@ fn malformed(request: &Request, body_bytes_max: usize) -> Option<Problem> {
 }
 
 fn is_utf8_decoded(text: &[u8]) -> bool {
+    if !text.contains(&b'%') {
+        return std::str::from_utf8(text).is_ok();
+    }
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let mut decoded = Vec::with_capacity(text.len());
     let mut at = 0;
@@ -318,6 +331,6 @@ fn cors(app: &App) -> CorsLayer {
             named("last-event-id"),
             named("idempotency-key"),
         ])
-        .expose_headers([header::RETRY_AFTER, named(REQUEST_ID)])
+        .expose_headers([header::RETRY_AFTER, REQUEST_ID.clone()])
         .max_age(Duration::from_secs(3600))
 }

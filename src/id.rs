@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 /// The server's own number of a user: dense from 0, never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,7 +66,8 @@ impl FromStr for Epoch {
 
     fn from_str(text: &str) -> Result<Epoch, Malformed> {
         let letters: [u8; EPOCH_CHARS] = text.as_bytes().try_into().map_err(|_| Malformed)?;
-        match letters.iter().all(|letter| EPOCH_ALPHABET.contains(letter)) {
+        let is_known = |letter: &u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+        match letters.iter().all(is_known) {
             true => Ok(Epoch(letters)),
             false => Err(Malformed),
         }
@@ -183,7 +185,7 @@ impl Random {
 
     /// `bytes` random bytes in lower-case hexadecimal digits.
     pub fn hex(&self, bytes: usize) -> String {
-        let mut random = vec![0; bytes];
+        let mut random = SmallVec::<[u8; 32]>::from_elem(0, bytes);
         self.fill(&mut random);
         hex(&random)
     }
@@ -194,16 +196,20 @@ impl Random {
         self.fill(&mut random);
         uuid::Builder::from_unix_timestamp_millis(unix_ms, &random)
             .into_uuid()
-            .to_string()
+            .hyphenated()
+            .encode_lower(&mut uuid::Uuid::encode_buffer())
+            .to_owned()
     }
 }
 
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits
-        .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }
 
 #[cfg(test)]

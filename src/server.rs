@@ -161,10 +161,9 @@ fn serve(
 ) -> Running {
     let (stop, stop_beside) = (CancellationToken::new(), CancellationToken::new());
     let beside = spawn_beside(&app, verifier, &stop_beside);
-    let router = http::router(Arc::clone(&app));
     let accepting = accept::serve(
         listener,
-        router,
+        Arc::new(http::service(Arc::clone(&app))),
         accept_settings(&app.config),
         counts,
         stop.clone(),

@@ -86,23 +86,31 @@ impl Followed {
                     };
                 }
                 At::Head | At::ChunkSize | At::Trailer => {
-                    let end = memchr(b'\n', bytes);
-                    let part = &bytes[..end.unwrap_or(bytes.len())];
-                    let kept = part.len().min(LINE_BYTES_MAX - self.line.len());
-                    self.line.extend_from_slice(&part[..kept]);
-                    bytes = &bytes[part.len()..];
-                    if end.is_some() {
-                        bytes = &bytes[1..];
-                        self.line_ended();
+                    let Some(end) = memchr(b'\n', bytes) else {
+                        return self.keep(bytes);
+                    };
+                    let part = &bytes[..end];
+                    bytes = &bytes[end + 1..];
+                    // Nearly all lines come whole.
+                    if self.line.is_empty() {
+                        self.line_ended(&part[..end.min(LINE_BYTES_MAX)]);
+                    } else {
+                        self.keep(part);
+                        let line = mem::take(&mut self.line);
+                        self.line_ended(&line);
                     }
                 }
             }
         }
     }
 
-    fn line_ended(&mut self) {
-        let line = mem::take(&mut self.line);
-        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+    fn keep(&mut self, part: &[u8]) {
+        let kept = part.len().min(LINE_BYTES_MAX - self.line.len());
+        self.line.extend_from_slice(&part[..kept]);
+    }
+
+    fn line_ended(&mut self, line: &[u8]) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         self.at = match self.at {
             At::ChunkSize => match chunk_size(line) {
                 Some(0) => At::Trailer,

@@ -5,12 +5,14 @@ mod slow;
 
 use std::time::Instant;
 
+use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::{any, get, post};
-use futures_util::stream;
+use futures_util::{FutureExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
+use tower::ServiceExt;
 
 use super::*;
 
@@ -40,8 +42,8 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (counts, stop) = (Arc::new(Counts::default()), CancellationToken::new());
-        let router = router(&stop);
-        let serving = serve(listener, router, settings, counts.clone(), stop.clone());
+        let service = service(router(&stop));
+        let serving = serve(listener, service, settings, counts.clone(), stop.clone());
         let task = tokio::spawn(serving);
         Served {
             address,
@@ -70,6 +72,13 @@ impl Served {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+fn service(router: Router) -> Service {
+    Arc::new(move |request| {
+        let answered = router.clone().oneshot(request);
+        Box::pin(answered.map(|Ok(response)| response))
+    })
 }
 
 /// What the tests ask for.
@@ -313,7 +322,7 @@ async fn a_connection_costs_little() {
         .await
         .unwrap();
     let server = Arc::new(Server::new(
-        Router::new(),
+        service(Router::new()),
         settings(),
         Arc::default(),
         CancellationToken::new(),

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
+use memchr::memchr2;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use serde_json::value::RawValue;
@@ -54,24 +55,35 @@ impl Json {
 
 /// Takes out the white space between the tokens of valid JSON; strings stay as they are.
 fn compact(json: &str) -> String {
+    let bytes = json.as_bytes();
     let mut compact = String::with_capacity(json.len());
-    let mut is_in_string = false;
-    let mut is_escaped = false;
-    let mut kept = 0;
-    for (at, byte) in json.bytes().enumerate() {
+    let (mut at, mut kept) = (0, 0);
+    while let Some(byte) = bytes.get(at) {
         match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' => is_escaped = true,
-            b'"' => is_in_string = !is_in_string,
-            b' ' | b'\t' | b'\r' | b'\n' if !is_in_string => {
+            b'"' => at = string_end(bytes, at + 1),
+            b' ' | b'\t' | b'\r' | b'\n' => {
                 compact.push_str(&json[kept..at]);
-                kept = at + 1;
+                at += 1;
+                kept = at;
             }
-            _ => {}
+            _ => at += 1,
         }
     }
     compact.push_str(&json[kept..]);
     compact
+}
+
+/// Where the string ends whose first character is at `at`.
+fn string_end(json: &[u8], mut at: usize) -> usize {
+    while let Some(found) = memchr2(b'"', b'\\', &json[at..]) {
+        at += found + 1;
+        match json[at - 1] {
+            b'"' => return at,
+            // The next character is escaped.
+            _ => at += 1,
+        }
+    }
+    json.len()
 }
 
 /// A key as it stands in the text where nothing in it is escaped.

@@ -214,10 +214,10 @@ fn refuse(app: &App, peer: SocketAddr) -> Problem {
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next()?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
+    let value = str::from_utf8(values.next()?.as_bytes()).ok()?;
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
     let is_only = values.next().is_none();
-    (is_only && scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim())
+    (is_only && scheme.eq_ignore_ascii_case("Bearer ")).then(|| token.trim_ascii())
 }
 
 pub fn has_cookie(headers: &HeaderMap) -> bool {

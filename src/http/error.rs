@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
@@ -17,7 +16,7 @@ use crate::limits::{Full, RetryAfter};
 use crate::publish::PublishError;
 use crate::store::shared::StoreError;
 
-pub const REQUEST_ID: &str = "x-request-id";
+pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// One refusal. Boxed, since results carry it through every handler and it is rare.
 #[derive(Debug, Clone)]
@@ -229,15 +228,6 @@ impl From<PublishError> for Problem {
                 Problem::new(StatusCode::NOT_FOUND, "unknown_conversation", message)
             }
             PublishError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<BytesRejection> for Problem {
-    fn from(rejection: BytesRejection) -> Problem {
-        match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-            _ => Problem::bad_request("invalid_body", "the body could not be read to its end"),
         }
     }
 }

@@ -6,12 +6,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::Json as JsonBody;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse;
-use bytes::Bytes;
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -19,10 +15,11 @@ use serde_json::value::RawValue;
 use crate::event::{Actor, Draft, Event, Invalid, Json, UserId};
 use crate::features::inbox::{Kind, Notification};
 use crate::features::notification;
-use crate::http::body::{media_type, not_utf8, unsupported};
+use crate::http::body::{Whole, media_type, not_utf8, unsupported};
 use crate::http::caller::Caller;
 use crate::http::error::Problem;
-use crate::http::publish::{Request, idempotency_key, invalid_json, new_id, told};
+use crate::http::publish::{Request, idempotency_key, invalid_json, new_id};
+use crate::http::receipt::{reply, told};
 use crate::http::state::App;
 use crate::publish::{Audience, fingerprint};
 
@@ -53,14 +50,13 @@ pub async fn notify(
     State(app): State<Arc<App>>,
     Path(user): Path<String>,
     caller: Caller,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Whole { headers, body }: Whole,
 ) -> Result<axum::response::Response, Problem> {
     caller.must_publish()?;
     let user: UserId = user.parse()?;
     let body = body?;
     let text = std::str::from_utf8(&body).map_err(|_| not_utf8())?;
-    let notice: Notice<'_> = match media_type(&headers).as_str() {
+    let notice: Notice<'_> = match &*media_type(&headers) {
         "application/json" => serde_json::from_str(text).map_err(|error| invalid_json(&error))?,
         // What `curl -d` says of a plain text.
         "text/plain" | "application/x-www-form-urlencoded" | "" => Notice::of_text(text),
@@ -95,7 +91,7 @@ impl<'a> Notice<'a> {
         let app = request.app;
         let receipt = app.notifications.notify(&app.store, notice).await?;
         request.count(&receipt);
-        Ok((StatusCode::CREATED, JsonBody(told(&receipt))).into_response())
+        Ok(reply(StatusCode::CREATED, told(&receipt)))
     }
 
     fn of_text(text: &'a str) -> Notice<'a> {

@@ -17,7 +17,7 @@ use crate::frame::{PollEnd, PollPage};
 use crate::http::caller::Caller;
 use crate::http::connections::{self, Closing, Connections, Listed, Newcomer};
 use crate::http::error::Problem;
-use crate::http::events::{ReadQuery, opening, start};
+use crate::http::events::{ReadQuery, opening};
 use crate::http::presence;
 use crate::http::state::App;
 use crate::http::stream::{self, DRAIN_RETRY_MS};
@@ -37,15 +37,15 @@ pub async fn page(
     caller: Caller,
     headers: &HeaderMap,
     query: &ReadQuery,
+    start: Option<Start>,
 ) -> Result<axum::response::Response, Problem> {
-    let start = start(headers, query);
     if let Some(Start::Malformed(text)) = &start {
         let message =
             format!("{text:?} is no position: a cursor, a seq, start, now, -N, or a time in since");
         return Err(Problem::bad_request("invalid_cursor", message));
     }
     let (wait, bounds) = (wait(query, start.is_some())?, bounds(query)?);
-    let opening = opening(Transport::Poll, headers, query)?;
+    let opening = opening(Transport::Poll, headers, query, start)?;
     let seat = app.limits.connect(caller.user())?;
     let user = app.store.log(caller.user()).await?;
     let subscriber = app.wakes.subscribe(user);
@@ -69,7 +69,7 @@ pub async fn page(
     );
     let deadline = Instant::now() + wait;
     let mut page = PollPage::default();
-    if start.is_none() {
+    if !opening.has_position {
         write_picture(app, user, &cursor, &mut page).await?;
     }
     while page.is_empty() && listed.closing().is_none() {

@@ -7,24 +7,19 @@ use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use axum::Json as JsonBody;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse;
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
-use crate::clock::rfc3339;
 use crate::event::{
     Actor, ConnId, Draft, Event, EventId, EventType, Invalid, Json, Key, Signal, UserId,
 };
 use crate::features::{entity, feed};
-use crate::http::body::{media_type, not_utf8, unsupported};
+use crate::http::body::{Whole, media_type, not_utf8, unsupported};
 use crate::http::caller::Caller;
 use crate::http::error::{ItemError, Problem};
+use crate::http::receipt::{refused, reply, reply_to_batch, told};
 use crate::http::state::App;
 use crate::publish::{self, Audience, BatchError, Decision, Publication, Receipt, fingerprint};
 use crate::store::keys;
@@ -34,6 +29,7 @@ const BATCH_EVENTS_MAX: usize = 500;
 /// Events of a request that are under way at once.
 const UNDER_WAY: usize = 256;
 const TTL_SECONDS_MAX: f64 = 86_400.0;
+pub static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,8 +98,7 @@ pub struct Request<'a> {
 pub async fn publish(
     State(app): State<Arc<App>>,
     caller: Caller,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Whole { headers, body }: Whole,
 ) -> Result<axum::response::Response, Problem> {
     caller.must_publish()?;
     let body = body?;
@@ -114,7 +109,7 @@ pub async fn publish(
         idempotency_key: idempotency_key(&headers)?,
     };
     let started = tokio::time::Instant::now();
-    let response = match media_type(&headers).as_str() {
+    let response = match &*media_type(&headers) {
         "application/json" | "" => request.json(text).await,
         "application/x-ndjson" => request.lines(text).await,
         _ => Err(unsupported("application/json or application/x-ndjson")),
@@ -126,7 +121,7 @@ pub async fn publish(
 }
 
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else {
+    let Some(value) = headers.get(&IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
     let refused = || {
@@ -181,7 +176,7 @@ impl Request<'_> {
         self.pace(1)?;
         let checked = self.check(text, None)?;
         let receipt = self.send(checked).await?;
-        Ok((StatusCode::CREATED, JsonBody(told(&receipt))).into_response())
+        Ok(reply(StatusCode::CREATED, told(&receipt)))
     }
 
     async fn lines(&self, text: &str) -> Result<axum::response::Response, Problem> {
@@ -219,16 +214,16 @@ impl Request<'_> {
         }
         // Without tokio's budget: it would let later items reach the committer before earlier ones.
         let results = futures_util::stream::iter(sent).buffered(UNDER_WAY);
-        let results: Vec<Value> = tokio::task::unconstrained(results.collect()).await;
-        Ok(JsonBody(json!({ "results": results })).into_response())
+        let results: Vec<String> = tokio::task::unconstrained(results.collect()).await;
+        Ok(reply_to_batch(&results))
     }
 
-    async fn one(&self, index: usize, item: &str) -> Value {
+    async fn one(&self, index: usize, item: &str) -> String {
         let receipt = match self.check(item, Some(index)) {
             Ok(checked) => self.send(checked).await,
             Err(problem) => Err(problem),
         };
-        receipt.map_or_else(|problem| refused(&problem), |receipt| json!(told(&receipt)))
+        receipt.map_or_else(|problem| refused(&problem), |receipt| told(&receipt))
     }
 
     /// All items or none.
@@ -266,8 +261,8 @@ impl Request<'_> {
         }
         match publish::publish_together(&self.app.store, all_bytes, decisions).await {
             Ok(receipts) => {
-                let results: Vec<Told<'_>> = receipts.iter().map(told).collect();
-                Ok(JsonBody(json!({ "results": results })).into_response())
+                let results: Vec<String> = receipts.iter().map(told).collect();
+                Ok(reply_to_batch(&results))
             }
             Err(BatchError { index, error }) => {
                 let problem = Problem::from(error);
@@ -460,32 +455,4 @@ fn ttl_ms(ttl: Option<f64>) -> Result<Option<u64>, Invalid> {
             "ttl is a number of seconds, more than 0 and at most 86400",
         )),
     }
-}
-
-/// A receipt as the reply tells it.
-#[derive(Serialize)]
-pub struct Told<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cursor: Option<String>,
-    duplicate: bool,
-    id: &'a str,
-    recipients: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<u64>,
-    time: String,
-}
-
-pub fn told(receipt: &Receipt) -> Told<'_> {
-    Told {
-        cursor: receipt.position.map(|position| position.to_string()),
-        duplicate: receipt.is_duplicate,
-        id: receipt.id.as_str(),
-        recipients: receipt.recipients,
-        seq: receipt.position.map(|position| position.seq),
-        time: rfc3339(receipt.time_ms),
-    }
-}
-
-fn refused(problem: &Problem) -> Value {
-    json!({ "error": { "status": problem.status().as_u16(), "code": problem.code, "message": problem.message } })
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Query, State};
+use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -17,7 +17,7 @@ use crate::http::caller::{self, Caller, CookieRule, Credentials};
 use crate::http::commands::{Answer, Commands};
 use crate::http::connections::Closing;
 use crate::http::error::Problem;
-use crate::http::events::{ReadQuery, opening, read_query};
+use crate::http::events::{ReadQuery, opening, read_query, start};
 use crate::http::frames::Frames;
 use crate::http::handshake;
 use crate::http::link::{self, Bounds, Deflate, End, Link, Message};
@@ -38,7 +38,7 @@ const GOING_AWAY: u16 = 1001;
 const INTERNAL: u16 = 1011;
 
 pub async fn socket(State(app): State<Arc<App>>, mut parts: Parts) -> Result<Response, Problem> {
-    let query = read_query(Query::from_request_parts(&mut parts, &()).await)?;
+    let query = read_query(&parts.uri)?;
     handshake::check(&parts)?;
     let window_bits = handshake::keep_good_offer(&mut parts.headers);
     let (subprotocol, token) = handshake::subprotocols(&parts.headers)?;
@@ -48,7 +48,8 @@ pub async fn socket(State(app): State<Arc<App>>, mut parts: Parts) -> Result<Res
             "pages of this origin may not open sockets here; see server.allowed_origins",
         ));
     }
-    let opening = opening(Transport::WebSocket, &parts.headers, &query)?;
+    let start = start(&parts.headers, &query);
+    let opening = opening(Transport::WebSocket, &parts.headers, &query, start)?;
     let caller = admit(&app, &parts, &query, token.as_deref()).await?;
     if app.connections.is_draining() {
         return Err(Problem::draining());

@@ -34,7 +34,8 @@ pub struct Known<T> {
 struct Table<T> {
     /// The keys that verified what is in the table.
     keys: Option<Arc<KeySet>>,
-    by_token: HashMap<Box<str>, T>,
+    /// Tokens by their signatures, a quarter of their text and no two alike.
+    by_signature: HashMap<Box<str>, (Box<str>, T)>,
 }
 
 impl<T> Default for Known<T> {
@@ -44,7 +45,7 @@ impl<T> Default for Known<T> {
             seen: (0..SEEN_MAX).map(|_| AtomicU64::new(0)).collect(),
             table: RwLock::new(Table {
                 keys: None,
-                by_token: HashMap::new(),
+                by_signature: HashMap::new(),
             }),
         }
     }
@@ -54,10 +55,11 @@ impl<T: Clone> Known<T> {
     /// What `token` says, if it was verified by these keys.
     pub fn find(&self, token: &str, keys: Option<&Arc<KeySet>>) -> Option<T> {
         let table = self.table.read();
-        match table.is_of(keys) {
-            true => table.by_token.get(token).cloned(),
-            false => None,
+        if !table.is_of(keys) {
+            return None;
         }
+        let (known, says) = table.by_signature.get(signature(token))?;
+        (**known == *token).then(|| says.clone())
     }
 
     /// Remembers a token that these keys verified, when it came for the second time.
@@ -66,11 +68,12 @@ impl<T: Clone> Known<T> {
             return;
         }
         let mut table = self.table.write();
-        if !table.is_of(keys) || table.by_token.len() >= KNOWN_MAX {
-            table.by_token.clear();
+        if !table.is_of(keys) || table.by_signature.len() >= KNOWN_MAX {
+            table.by_signature.clear();
             table.keys = keys.cloned();
         }
-        table.by_token.insert(token.into(), verified.clone());
+        let known = (token.into(), verified.clone());
+        table.by_signature.insert(signature(token).into(), known);
     }
 
     fn was_seen(&self, token: &str) -> bool {
@@ -78,6 +81,11 @@ impl<T: Clone> Known<T> {
         let place = usize::try_from(hash).unwrap_or(usize::MAX) % SEEN_MAX;
         self.seen[place].swap(hash, Ordering::Relaxed) == hash
     }
+}
+
+/// The last part of a token.
+fn signature(token: &str) -> &str {
+    token.rsplit_once('.').map_or(token, |(_, last)| last)
 }
 
 impl<T> Table<T> {
@@ -103,6 +111,8 @@ mod tests {
         known.note("a.b.c", Some(&old), &7);
         assert!(known.find("a.b.c", Some(&old)).is_some());
         assert!(known.find("a.b.d", Some(&old)).is_none());
+        let of_another = known.find("a.x.c", Some(&old));
+        assert!(of_another.is_none(), "a signature alone is no token");
         assert!(known.find("a.b.c", Some(&new)).is_none(), "by other keys");
         assert!(known.find("a.b.c", None).is_none());
     }
@@ -116,7 +126,7 @@ mod tests {
             known.note(&token, None, &7);
             assert!(known.find(&token, None).is_some());
         }
-        assert!(known.table.read().by_token.len() <= KNOWN_MAX);
+        assert!(known.table.read().by_signature.len() <= KNOWN_MAX);
         let long = "x".repeat(TOKEN_BYTES_MAX + 1);
         known.note(&long, None, &7);
         known.note(&long, None, &7);

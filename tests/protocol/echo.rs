@@ -11,12 +11,14 @@ use axum::extract::State;
 use axum::http::request::Parts;
 use axum::response::Response;
 use axum::routing::any;
+use futures_util::FutureExt;
 use tidings::accept;
 use tidings::http::error::Problem;
 use tidings::http::handshake;
 use tidings::http::link::{self, Bounds, Deflate, DeflatePools, End, Link, Message};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 const MESSAGE_BYTES_MAX: usize = 32 << 20;
 
@@ -27,8 +29,19 @@ async fn main() -> std::io::Result<()> {
     let router = Router::new()
         .route("/", any(echo))
         .with_state(DeflatePools::default());
+    let service = Arc::new(move |request| {
+        let answered = router.clone().oneshot(request);
+        answered.map(|Ok(response)| response).boxed()
+    });
     let (settings, counts) = (accept::Settings::default(), Arc::default());
-    accept::serve(listener, router, settings, counts, CancellationToken::new()).await;
+    accept::serve(
+        listener,
+        service,
+        settings,
+        counts,
+        CancellationToken::new(),
+    )
+    .await;
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -14,6 +15,28 @@ use parking_lot::Mutex;
 /// The server's own number of a user: dense from 0, never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserNo(pub u32);
+
+/// Hashes the keys of a map by user number: one multiplication, which spreads numbers that follow one another over both
+/// ends of the hash. The server gives these numbers itself, so nobody can choose them to share a place.
+pub type ByUser = BuildHasherDefault<UserHasher>;
+
+#[derive(Default)]
+pub struct UserHasher(u64);
+
+impl Hasher for UserHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a user number is hashed as a number");
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // 2^64 divided by the golden ratio.
+        self.0 = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 pub const EPOCH_CHARS: usize = 6;
 const EPOCH_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";

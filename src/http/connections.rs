@@ -410,7 +410,7 @@ impl Connections {
     pub async fn beat_forever(self: Arc<Self>, ping_every: Duration, stop: CancellationToken) {
         let every = (ping_every / BEATS_PER_PING).clamp(BEAT_MIN, BEAT_MAX);
         while tokio::time::timeout(every, stop.cancelled()).await.is_err() {
-            let now = self.beat.now();
+            let now = self.beat.note();
             let is_due = |connection: &Connection| connection.due.load(Ordering::Relaxed) <= now;
             let due: Vec<UserNo> = self
                 .by_id
@@ -450,9 +450,9 @@ impl Listed {
         self.ended = Some(closing);
     }
 
-    /// The time by the clock of `expect_by`.
+    /// The time by the clock of `expect_by`, as of the last beat.
     pub fn now(&self) -> Ms {
-        self.connections.beat.now()
+        self.connections.beat.noted()
     }
 
     /// The stream is to be woken at this moment, or a beat of the heart later.

@@ -88,7 +88,8 @@ impl FromStr for Epoch {
 
     fn from_str(text: &str) -> Result<Epoch, Malformed> {
         let letters: [u8; EPOCH_CHARS] = text.as_bytes().try_into().map_err(|_| Malformed)?;
-        match letters.iter().all(|letter| EPOCH_ALPHABET.contains(letter)) {
+        let is_of_epoch = |letter: &u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+        match letters.iter().all(is_of_epoch) {
             true => Ok(Epoch(letters)),
             false => Err(Malformed),
         }
@@ -259,10 +260,13 @@ impl Random {
 
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits
-        .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from(DIGITS[usize::from(digit)]));
+        }
+    }
+    text
 }
 
 #[cfg(test)]

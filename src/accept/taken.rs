@@ -5,6 +5,7 @@
 //! what it sends meanwhile is read and forgotten, up to a bound. It knows bytes only.
 
 use std::fmt::Write as _;
+use std::io;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -165,14 +166,26 @@ fn sent(
     cut: &CancellationToken,
 ) -> impl Future<Output = bool> {
     async move {
-        tokio::select! {
-            biased;
-            sent = socket.write_all(&bytes) => {
-                spare::give_back(bytes);
-                sent.is_ok()
-            }
-            () = cut.cancelled() => false,
-        }
+        let mut writing = pin!(socket.write_all(&bytes));
+        let is_sent = match poll!(writing.as_mut()) {
+            Poll::Ready(sent) => sent.is_ok(),
+            // Boxed: a stream has no place for it while nothing is in the way of its bytes, which is nearly always.
+            Poll::Pending => Box::pin(unless_cut(writing, cut)).await,
+        };
+        spare::give_back(bytes);
+        is_sent
+    }
+}
+
+/// Waits for the end of a write. False: it failed, or it is time to cut.
+async fn unless_cut(
+    writing: impl Future<Output = io::Result<()>>,
+    cut: &CancellationToken,
+) -> bool {
+    tokio::select! {
+        biased;
+        written = writing => written.is_ok(),
+        () = cut.cancelled() => false,
     }
 }
 

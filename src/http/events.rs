@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
@@ -29,6 +29,8 @@ use crate::metrics::Transport;
 /// Where an `EventSource` that met a limit comes back, in milliseconds.
 const REFUSED_RETRY_MS: std::ops::RangeInclusive<u64> = 5_000..=30_000;
 const USER_AGENT_CHARS: usize = 128;
+/// Tells nginx not to gather what it passes on.
+static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The query of every reader.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -69,15 +71,15 @@ pub fn read_query(query: Result<Query<ReadQuery>, QueryRejection>) -> Result<Rea
 
 pub async fn read(State(app): State<Arc<App>>, mut parts: Parts) -> axum::response::Response {
     let query = Query::from_request_parts(&mut parts, &()).await;
-    let is_event_source = accepts(&parts.headers, "text/event-stream");
+    let is_event_source = || accepts(&parts.headers, "text/event-stream");
     let answered = match read_query(query) {
         Ok(query) => answer(&app, &parts, query).await,
         Err(problem) => Err(problem.into()),
     };
     match answered {
         Ok(response) => response,
-        Err(Refusal::RevokedUser) if is_event_source => StatusCode::NO_CONTENT.into_response(),
-        Err(Refusal::Problem(problem)) if is_event_source && problem.is_passing() => {
+        Err(Refusal::RevokedUser) if is_event_source() => StatusCode::NO_CONTENT.into_response(),
+        Err(Refusal::Problem(problem)) if is_event_source() && problem.is_passing() => {
             app.metrics
                 .refusals
                 .get_or_create(&crate::metrics::Refusal { code: problem.code })
@@ -159,7 +161,7 @@ fn form(headers: &HeaderMap, format: &str) -> Result<Form, Problem> {
             ));
         }
     }
-    let is_anything = !headers.contains_key(header::ACCEPT) || accepts(headers, "*/*");
+    let is_anything = || !headers.contains_key(header::ACCEPT) || accepts(headers, "*/*");
     let forms = [
         ("text/event-stream", Form::Sse),
         ("application/x-ndjson", Form::Lines),
@@ -170,7 +172,7 @@ fn form(headers: &HeaderMap, format: &str) -> Result<Form, Problem> {
         .find(|(media_type, _)| accepts(headers, media_type));
     match named {
         Some((_, form)) => Ok(form),
-        None if is_anything => Ok(Form::Sse),
+        None if is_anything() => Ok(Form::Sse),
         None => {
             let message =
                 "events come as text/event-stream, application/x-ndjson or application/json";
@@ -297,7 +299,7 @@ pub fn stream_response(body: Body, content_type: &'static str) -> axum::response
         header::CACHE_CONTROL,
         HeaderValue::from_static("no-store, no-transform"),
     );
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    headers.insert(X_ACCEL_BUFFERING.clone(), HeaderValue::from_static("no"));
     response
 }
 

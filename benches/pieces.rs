@@ -158,7 +158,7 @@ fn read_all(store: &Store, user: UserNo) -> u64 {
         events: usize::MAX,
     };
     let mut after = 0;
-    while let Some(store::read::Read::Page(page)) = store.read_recent(user, after, bounds) {
+    while let (_, Some(store::read::Read::Page(page))) = store.read_recent(user, after, bounds) {
         after = page.last().expect("a page has an event").seq;
     }
     assert_eq!(after, CAUGHT_UP, "all of them are recent");

@@ -43,6 +43,11 @@ impl Clock {
             return self.0.greatest_ms.load(Ordering::Relaxed);
         }
         let now = system_ms();
+        let greatest = self.0.greatest_ms.load(Ordering::Relaxed);
+        // Most often it was told in the same millisecond; to write it again would take it from the other processors.
+        if greatest >= now {
+            return greatest;
+        }
         self.0
             .greatest_ms
             .fetch_max(now, Ordering::Relaxed)

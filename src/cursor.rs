@@ -280,14 +280,12 @@ impl Cursor {
             return Ok(Some(Delivery::Signals(signals)));
         }
         loop {
-            let tail = {
-                let view = self.store.view(self.user());
-                if view.epoch != self.epoch {
-                    return Ok(Some(Delivery::Reset(self.start_anew(&view))));
-                }
-                view.tail
-            };
-            match self.store.read(self.user(), self.after, *bounds).await? {
+            let reading = self.store.view_and_read(self.user(), self.after, *bounds);
+            let (view, read) = reading.await?;
+            if view.epoch != self.epoch {
+                return Ok(Some(Delivery::Reset(self.start_anew(&view))));
+            }
+            match read {
                 Read::AtTail => break,
                 Read::Gone { floor } if self.is_placed_loosely && !self.is_place_told => {
                     self.after = floor - 1;
@@ -302,7 +300,7 @@ impl Cursor {
                 }
                 Read::Page(page) => {
                     if let Some(delivery) = self.take(page) {
-                        self.is_at_tail = self.is_live_told && self.after >= tail;
+                        self.is_at_tail = self.is_live_told && self.after >= view.tail;
                         return Ok(Some(delivery));
                     }
                 }

@@ -4,6 +4,7 @@
 //! nobody wakes. The state machines that use it are given the time, so that a test passes its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -75,6 +76,8 @@ impl<K: Ord + Clone> Deadlines<K> {
 #[derive(Debug)]
 pub struct Alarm {
     start: Instant,
+    /// The moment that was noted last; written by `note`, read by `noted`.
+    noted: AtomicU64,
     roused: Notify,
 }
 
@@ -82,6 +85,7 @@ impl Default for Alarm {
     fn default() -> Alarm {
         Alarm {
             start: Instant::now(),
+            noted: AtomicU64::new(0),
             roused: Notify::new(),
         }
     }
@@ -90,6 +94,18 @@ impl Default for Alarm {
 impl Alarm {
     pub fn now(&self) -> Ms {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The time now, and from now on what `noted` tells.
+    pub fn note(&self) -> Ms {
+        let now = self.now();
+        self.noted.store(now, Ordering::Relaxed);
+        now
+    }
+
+    /// The time when it was noted last: for those who ask so often that reading the clock costs more than an old time.
+    pub fn noted(&self) -> Ms {
+        self.noted.load(Ordering::Relaxed)
     }
 
     /// The first moment that is not before `instant`.

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use bytes::BytesMut;
 
 use crate::event::{Event, Signal};
-use crate::id::Position;
+use crate::id::{Position, PositionText};
 
 /// About what a frame holds beside the event's own JSON: position, id, type, ends of lines and of a chunk.
 pub const AROUND_EVENT_BYTES: usize = 160;
@@ -101,7 +101,10 @@ impl Control<'_> {
 
     fn write_json(&self, out: &mut BytesMut) {
         let written = match self {
-            Control::Ready(ready) => write_ready(out, ready),
+            Control::Ready(ready) => {
+                write_ready(out, ready);
+                Ok(())
+            }
             Control::Snapshot { state, .. } => {
                 // The state is an object of at least one field; its fields follow those of the control object.
                 let fields = state.strip_prefix('{').unwrap_or(state);
@@ -119,15 +122,17 @@ impl Control<'_> {
                 quoted(requested),
             ),
             Control::Live { position } => {
-                write!(out, r#"{{"type":"sys.live","cursor":"{position}"}}"#)
+                put_position(out, r#"{"type":"sys.live","cursor":""#, *position, r#""}"#);
+                Ok(())
             }
-            Control::Ping { head, resumable } => match resumable {
-                Some(position) => write!(
-                    out,
-                    r#"{{"type":"sys.ping","head":"{head}","cursor":"{position}"}}"#
-                ),
-                None => write!(out, r#"{{"type":"sys.ping","head":"{head}"}}"#),
-            },
+            Control::Ping { head, resumable } => {
+                put_position(out, r#"{"type":"sys.ping","head":""#, *head, "\"");
+                if let Some(position) = resumable {
+                    put_position(out, r#","cursor":""#, *position, "\"");
+                }
+                put(out, &["}"]);
+                Ok(())
+            }
             Control::Auth { expires_in_seconds } => {
                 write!(
                     out,
@@ -141,7 +146,8 @@ impl Control<'_> {
     }
 }
 
-fn write_ready(out: &mut BytesMut, ready: &Ready<'_>) -> std::fmt::Result {
+/// Every reader that connects waits for it, so it is put together without the machinery of `write!`.
+fn write_ready(out: &mut BytesMut, ready: &Ready<'_>) {
     let Ready {
         user,
         conn,
@@ -151,10 +157,19 @@ fn write_ready(out: &mut BytesMut, ready: &Ready<'_>) -> std::fmt::Result {
         badge,
         auth_expires,
     } = ready;
-    write!(
+    put(
         out,
-        r#"{{"type":"sys.ready","v":1,"user":"{user}","conn":"{conn}","cursor":"{position}","head":"{head}","ping_ms":{ping_ms},"badge":{badge},"auth_expires":"{auth_expires}"}}"#
-    )
+        &[
+            r#"{"type":"sys.ready","v":1,"user":""#,
+            user,
+            r#"","conn":""#,
+            conn,
+        ],
+    );
+    put_position(out, r#"","cursor":""#, *position, r#"","head":""#);
+    put_position(out, "", *head, r#"","ping_ms":"#);
+    put_number(out, "", *ping_ms, r#","badge":"#);
+    put(out, &[badge, r#","auth_expires":""#, auth_expires, r#""}"#]);
 }
 
 /// A JSON string.
@@ -166,22 +181,23 @@ impl Layout {
     /// One durable event as `position` of its reader's log has it.
     pub fn event(self, out: &mut BytesMut, position: Position, event: &Event) {
         out.reserve(AROUND_EVENT_BYTES + event.json().len());
+        let position = position.text();
         match self {
             Layout::Sse { is_named } => {
                 if is_named {
                     put(out, &["event: ", event.event_type(), "\n"]);
                 }
                 put(out, &["data: "]);
-                write_event(out, position, event);
-                let mut digits = itoa::Buffer::new();
-                let (epoch, seq) = (position.epoch.as_str(), digits.format(position.seq));
-                put(out, &["\nid: ", epoch, "-", seq, "\n\n"]);
+                write_event(out, &position, event);
+                put(out, &["\nid: "]);
+                out.extend_from_slice(position.as_bytes());
+                put(out, &["\n\n"]);
             }
             Layout::Lines { .. } => {
-                write_event(out, position, event);
+                write_event(out, &position, event);
                 put(out, &["\n"]);
             }
-            Layout::Bare => write_event(out, position, event),
+            Layout::Bare => write_event(out, &position, event),
         }
     }
 
@@ -209,13 +225,13 @@ impl Layout {
         match self {
             Layout::Sse { .. } => {
                 if let Some(retry_ms) = retry_ms {
-                    writeln!(out, "retry: {retry_ms}").expect("writing to memory does not fail");
+                    put_number(out, "retry: ", retry_ms, "\n");
                 }
                 put(out, &["event: ", control.name(), "\ndata: "]);
                 control.write_json(out);
                 put(out, &["\n"]);
                 if let Some(position) = control.resumable() {
-                    writeln!(out, "id: {position}").expect("writing to memory does not fail");
+                    put_position(out, "id: ", position, "\n");
                 }
                 put(out, &["\n"]);
             }
@@ -230,17 +246,26 @@ impl Layout {
 }
 
 /// The event's JSON: what differs between logs stands between two parts that all share.
-fn write_event(out: &mut BytesMut, position: Position, event: &Event) {
+fn write_event(out: &mut BytesMut, position: &PositionText, event: &Event) {
     let (id, rest) = event.json_around_position();
     put(out, &[r#"{"v":1,"#]);
     out.extend_from_slice(id);
-    let mut digits = itoa::Buffer::new();
-    let (epoch, seq) = (position.epoch.as_str(), digits.format(position.seq));
-    put(
-        out,
-        &[",\"seq\":", seq, ",\"cursor\":\"", epoch, "-", seq, "\""],
-    );
+    put(out, &[r#","seq":"#]);
+    out.extend_from_slice(position.seq_bytes());
+    put(out, &[r#","cursor":""#]);
+    out.extend_from_slice(position.as_bytes());
+    put(out, &["\""]);
     out.extend_from_slice(rest);
+}
+
+fn put_position(out: &mut BytesMut, before: &str, position: Position, after: &str) {
+    put(out, &[before]);
+    out.extend_from_slice(position.text().as_bytes());
+    put(out, &[after]);
+}
+
+fn put_number(out: &mut BytesMut, before: &str, number: u64, after: &str) {
+    put(out, &[before, itoa::Buffer::new().format(number), after]);
 }
 
 fn put(out: &mut BytesMut, texts: &[&str]) {

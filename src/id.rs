@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -15,6 +16,28 @@ use smallvec::SmallVec;
 /// The server's own number of a user: dense from 0, never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserNo(pub u32);
+
+/// Hashes the keys of a map by user number: one multiplication, which spreads numbers that follow one another over both
+/// ends of the hash. The server gives these numbers itself, so nobody can choose them to share a place.
+pub type ByUser = BuildHasherDefault<UserHasher>;
+
+#[derive(Default)]
+pub struct UserHasher(u64);
+
+impl Hasher for UserHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a user number is hashed as a number");
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // 2^64 divided by the golden ratio.
+        self.0 = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 pub const EPOCH_CHARS: usize = 6;
 const EPOCH_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
@@ -84,6 +107,42 @@ pub struct Position {
 impl fmt::Display for Position {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}-{}", self.epoch, self.seq)
+    }
+}
+
+impl Position {
+    /// The same text, for frames: each tells a position twice, and `fmt` takes longer than all the rest of one.
+    pub fn text(self) -> PositionText {
+        let mut bytes = [0; SEQ_START + SEQ_CHARS_MAX];
+        bytes[..EPOCH_CHARS].copy_from_slice(&self.epoch.0);
+        bytes[EPOCH_CHARS] = b'-';
+        let mut digits = itoa::Buffer::new();
+        let seq = digits.format(self.seq).as_bytes();
+        let length = SEQ_START + seq.len();
+        bytes[SEQ_START..length].copy_from_slice(seq);
+        PositionText { bytes, length }
+    }
+}
+
+/// Where the seq begins in the text of a position.
+const SEQ_START: usize = EPOCH_CHARS + 1;
+/// Digits of the greatest `u64`.
+const SEQ_CHARS_MAX: usize = 20;
+
+/// A position as it is written.
+pub struct PositionText {
+    bytes: [u8; SEQ_START + SEQ_CHARS_MAX],
+    length: usize,
+}
+
+impl PositionText {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// The digits of the seq alone.
+    pub fn seq_bytes(&self) -> &[u8] {
+        &self.bytes[SEQ_START..self.length]
     }
 }
 
@@ -305,6 +364,9 @@ mod tests {
         fn positions_round_trip(generation: u64, user: u32, seq in 0..=(1u64 << 53) - 1) {
             let position = Position { epoch: Epoch::of(generation, UserNo(user), 0), seq };
             prop_assert_eq!(position.to_string().parse(), Ok(position));
+            let text = position.text();
+            prop_assert_eq!(text.as_bytes().to_vec(), position.to_string().into_bytes());
+            prop_assert_eq!(text.seq_bytes().to_vec(), seq.to_string().into_bytes());
         }
 
         #[test]

@@ -51,12 +51,12 @@ use crate::id::{Random, UserNo};
 use crate::metrics::Metrics;
 use crate::store::committer::Committer;
 use crate::store::engine::{Engine, EngineError, Row, Rows};
-use crate::store::logs::{Place, View};
+use crate::store::logs::{Commits, Place, View};
 use crate::store::mark::Mark;
 use crate::store::opening::{Directory, OpenError, Opening};
 use crate::store::pulse::Pulse;
 use crate::store::queue::{Gone, Receiver, Sender, Verdict};
-use crate::store::read::{Filling, PageBounds, Read};
+use crate::store::read::{PageBounds, Read};
 use crate::store::ring::Ring;
 use crate::store::shared::{Shared, StoreError};
 use crate::store::space::Space;
@@ -217,10 +217,9 @@ fn open_rows(
         .ring
         .push(opened.replayed.into_iter().map(|(event, _)| event));
     // The simulation is to meet commands that are applied while the group before is under way.
-    let crowd_min = if shared.rows.is_resident() {
-        1
-    } else {
-        CROWD_MIN
+    let crowd_min = match shared.rows.is_resident() {
+        true => 1,
+        false => CROWD_MIN,
     };
     let (sender, requests) = queue::queue(crowd_min);
     let writer = Writer::new(Arc::clone(&shared), topics, opened.next_commit);
@@ -342,31 +341,44 @@ impl Store {
         after: u64,
         bounds: PageBounds,
     ) -> Result<Read, StoreError> {
-        if let Some(read) = self.read_recent(user, after, bounds) {
-            return Ok(read);
+        Ok(self.view_and_read(user, after, bounds).await?.1)
+    }
+
+    /// The same, with how the log stands: as it was looked at, or after the disk was asked.
+    pub async fn view_and_read(
+        &self,
+        user: UserNo,
+        after: u64,
+        bounds: PageBounds,
+    ) -> Result<(View, Read), StoreError> {
+        if let (view, Some(read)) = self.read_recent(user, after, bounds) {
+            return Ok((view, read));
         }
         self.shared.metrics.reads_disk.inc();
         let old = move |shared: &Shared| read::old(shared, user, after, bounds, PLACES_MAX);
         // Boxed: a reader that waits at its tail has no room for it.
-        Box::pin(self.with_rows(old)).await
+        let read = Box::pin(self.with_rows(old)).await?;
+        Ok((self.view(user), read))
     }
 
     /// The same from memory alone; `None` when the disk must be asked.
-    pub fn read_recent(&self, user: UserNo, after: u64, bounds: PageBounds) -> Option<Read> {
+    pub fn read_recent(
+        &self,
+        user: UserNo,
+        after: u64,
+        bounds: PageBounds,
+    ) -> (View, Option<Read>) {
         let count_max = PLACES_MAX.min(bounds.events);
-        match self.shared.logs.place_after(user, after, count_max) {
+        let mut commits = Commits::new();
+        let logs = &self.shared.logs;
+        let (view, place) = logs.place_after(user, after, count_max, &mut commits);
+        let read = match place {
             Place::AtTail => Some(Read::AtTail),
             Place::Gone { floor } => Some(Read::Gone { floor }),
             Place::Indexed { .. } => None,
-            Place::Known(commits) => {
-                let mut filling = Filling::new(bounds);
-                read::fill_from_ring(&self.shared, &mut filling, after + 1, &commits);
-                (!filling.is_empty()).then(|| {
-                    self.shared.metrics.reads_memory.inc();
-                    Read::Page(filling.into_page())
-                })
-            }
-        }
+            Place::Known => read::recent(&self.shared, after, bounds, &commits),
+        };
+        (view, read)
     }
 
     /// The newest seq before the first retained event at or after `time_ms`.
@@ -416,9 +428,8 @@ impl Store {
 
     /// Whether nothing is stored any more of what the log does not show.
     pub fn is_trimmed(&self, user: UserNo) -> bool {
-        self.shared
-            .logs
-            .read(user, |head| head.kept_from >= head.floor)
+        let logs = &self.shared.logs;
+        logs.read(user, |head| head.kept_from >= head.floor)
     }
 
     /// One row of a feature.

@@ -20,14 +20,14 @@ use tokio::time::Sleep;
 
 use crate::clock::UnixMs;
 use crate::event::Signal;
-use crate::id::UserNo;
+use crate::id::{ByUser, UserNo};
 
 /// Keys of signals kept for one user; past that the oldest goes.
 const SIGNALS_MAX: usize = 256;
 
 /// All users with open connections.
 #[derive(Clone, Default)]
-pub struct Wakes(Arc<DashMap<UserNo, Arc<Wake>>>);
+pub struct Wakes(Arc<DashMap<UserNo, Arc<Wake>, ByUser>>);
 
 /// What the connections of one user share.
 #[derive(Default)]

@@ -5,6 +5,7 @@
 //! what it sends meanwhile is read and forgotten, up to a bound. It knows bytes only.
 
 use std::fmt::Write as _;
+use std::io;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -89,7 +90,7 @@ impl Taken {
                 let Some(news) = news.await else {
                     return;
                 };
-                let (bytes, is_last) = turn(&mut streaming, news);
+                let (bytes, is_last) = turn(&mut streaming, news, spare::take());
                 goes_on = sent(&mut socket, bytes, &cut).await && !is_last;
             }
             // A peer that has gone already cannot be told; the socket closes either way.
@@ -103,9 +104,10 @@ impl Taken {
             head,
             mut streaming,
         } = *self;
-        let mut bytes = head_bytes(&head);
-        bytes.extend_from_slice(&chunked(streaming.greeting(CHUNK_HEADROOM), false));
-        (streaming, bytes)
+        let bytes = head_bytes(&head);
+        let before = bytes.len();
+        let bytes = streaming.greeting(CHUNK_HEADROOM, bytes);
+        (streaming, chunked(bytes, before, false))
     }
 }
 
@@ -119,10 +121,12 @@ async fn opened(
 ) -> bool {
     let mut is_last = false;
     while !is_last && !streaming.is_caught_up() {
-        let is_enough = bytes.len() >= TOGETHER_BYTES_MAX;
         let news = {
             let mut waiting = pin!(streaming.news());
             let polled = poll!(waiting.as_mut());
+            // A page is often followed by no more than the word that this was all.
+            let is_enough = bytes.len() >= TOGETHER_BYTES_MAX
+                && !matches!(&polled, Poll::Ready(news) if news.is_short());
             if (polled.is_pending() || is_enough) && !sent(socket, mem::take(&mut bytes), cut).await
             {
                 return false;
@@ -139,23 +143,16 @@ async fn opened(
             };
             news
         };
-        let (more, ends) = turn(streaming, news);
-        match bytes.is_empty() {
-            true => bytes = more,
-            false => {
-                bytes.extend_from_slice(&more);
-                spare::give_back(more);
-            }
-        }
-        is_last = ends;
+        (bytes, is_last) = turn(streaming, news, bytes);
     }
     sent(socket, bytes, cut).await && !is_last
 }
 
-/// One turn as a chunk, and whether it is the last.
-fn turn(streaming: &mut Streaming, news: News) -> (BytesMut, bool) {
-    let Written { bytes, is_last } = streaming.write(news, CHUNK_HEADROOM, spare::take());
-    (chunked(bytes, is_last), is_last)
+/// One turn as a chunk behind what the buffer holds, and whether it is the last.
+fn turn(streaming: &mut Streaming, news: News, buffer: BytesMut) -> (BytesMut, bool) {
+    let before = buffer.len();
+    let Written { bytes, is_last } = streaming.write(news, CHUNK_HEADROOM, buffer);
+    (chunked(bytes, before, is_last), is_last)
 }
 
 /// Writes the bytes. False: the peer does not take them, or it is time to cut.
@@ -169,14 +166,26 @@ fn sent(
     cut: &CancellationToken,
 ) -> impl Future<Output = bool> {
     async move {
-        tokio::select! {
-            biased;
-            sent = socket.write_all(&bytes) => {
-                spare::give_back(bytes);
-                sent.is_ok()
-            }
-            () = cut.cancelled() => false,
-        }
+        let mut writing = pin!(socket.write_all(&bytes));
+        let is_sent = match poll!(writing.as_mut()) {
+            Poll::Ready(sent) => sent.is_ok(),
+            // Boxed: a stream has no place for it while nothing is in the way of its bytes, which is nearly always.
+            Poll::Pending => Box::pin(unless_cut(writing, cut)).await,
+        };
+        spare::give_back(bytes);
+        is_sent
+    }
+}
+
+/// Waits for the end of a write. False: it failed, or it is time to cut.
+async fn unless_cut(
+    writing: impl Future<Output = io::Result<()>>,
+    cut: &CancellationToken,
+) -> bool {
+    tokio::select! {
+        biased;
+        written = writing => written.is_ok(),
+        () = cut.cancelled() => false,
     }
 }
 
@@ -202,17 +211,30 @@ impl<F: Future<Output = News>> Future for NewsUnlessGone<'_, F> {
     }
 }
 
-/// The frames of one turn, behind their headroom, as a chunk.
-fn chunked(mut bytes: BytesMut, is_last: bool) -> BytesMut {
-    if let Some(mut length @ 1..) = bytes.len().checked_sub(CHUNK_HEADROOM) {
-        let mut start = CHUNK_HEADROOM - LINE_END.len();
-        bytes[start..CHUNK_HEADROOM].copy_from_slice(LINE_END);
-        while length > 0 {
+/// The frames of one turn, behind `before` other bytes and their headroom, as a chunk.
+fn chunked(mut bytes: BytesMut, before: usize, is_last: bool) -> BytesMut {
+    let length = bytes.len().saturating_sub(before + CHUNK_HEADROOM);
+    if length > 0 {
+        let mut start = before + CHUNK_HEADROOM - LINE_END.len();
+        bytes[start..][..LINE_END.len()].copy_from_slice(LINE_END);
+        let mut left = length;
+        while left > 0 {
             start -= 1;
-            bytes[start] = b"0123456789abcdef"[length % 16];
-            length /= 16;
+            bytes[start] = b"0123456789abcdef"[left % 16];
+            left /= 16;
         }
-        bytes.advance(start);
+        let unused = start - before;
+        // The shorter side closes the gap.
+        match before <= length {
+            true => {
+                bytes.copy_within(..before, unused);
+                bytes.advance(unused);
+            }
+            false => {
+                bytes.copy_within(start.., before);
+                bytes.truncate(bytes.len() - unused);
+            }
+        }
         bytes.extend_from_slice(LINE_END);
     }
     if is_last {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::UnixMs;
 use crate::event::{Draft, Json, Signal};
 use crate::features::{conversation, inbox};
-use crate::id::{Random, UserNo};
+use crate::id::{ByUser, Random, UserNo};
 use crate::store::Store;
 use crate::store::shared::StoreError;
 use crate::store::transaction::Transaction;
@@ -48,7 +48,7 @@ struct Inner {
     due: Mutex<BTreeSet<UserNo>>,
     notify: Notify,
     /// What was counted last, until the next change; written by `of`, made void by `changed`.
-    counted: DashMap<UserNo, Counted>,
+    counted: DashMap<UserNo, Counted, ByUser>,
     /// Gives each entry and each change a number of its own.
     stamps: AtomicU32,
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
@@ -28,6 +28,8 @@ use crate::metrics::Transport;
 /// Where an `EventSource` that met a limit comes back, in milliseconds.
 const REFUSED_RETRY_MS: std::ops::RangeInclusive<u64> = 5_000..=30_000;
 const USER_AGENT_CHARS: usize = 128;
+/// Tells nginx not to gather what it passes on.
+static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The query of every reader.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -71,15 +73,15 @@ pub fn read_query(uri: &Uri) -> Result<ReadQuery, Problem> {
 /// Takes the request as it is: axum's extractor for the head copies it.
 pub async fn read(State(app): State<Arc<App>>, request: Request) -> axum::response::Response {
     let (parts, _) = request.into_parts();
-    let is_event_source = accepts(&parts.headers, "text/event-stream");
+    let is_event_source = || accepts(&parts.headers, "text/event-stream");
     let answered = match read_query(&parts.uri) {
         Ok(query) => answer(&app, &parts, query).await,
         Err(problem) => Err(problem.into()),
     };
     match answered {
         Ok(response) => response,
-        Err(Refusal::RevokedUser) if is_event_source => StatusCode::NO_CONTENT.into_response(),
-        Err(Refusal::Problem(problem)) if is_event_source && problem.is_passing() => {
+        Err(Refusal::RevokedUser) if is_event_source() => StatusCode::NO_CONTENT.into_response(),
+        Err(Refusal::Problem(problem)) if is_event_source() && problem.is_passing() => {
             app.metrics
                 .refusals
                 .get_or_create(&crate::metrics::Refusal { code: problem.code })
@@ -162,7 +164,7 @@ fn form(headers: &HeaderMap, format: &str) -> Result<Form, Problem> {
             ));
         }
     }
-    let is_anything = !headers.contains_key(header::ACCEPT) || accepts(headers, "*/*");
+    let is_anything = || !headers.contains_key(header::ACCEPT) || accepts(headers, "*/*");
     let forms = [
         ("text/event-stream", Form::Sse),
         ("application/x-ndjson", Form::Lines),
@@ -173,7 +175,7 @@ fn form(headers: &HeaderMap, format: &str) -> Result<Form, Problem> {
         .find(|(media_type, _)| accepts(headers, media_type));
     match named {
         Some((_, form)) => Ok(form),
-        None if is_anything => Ok(Form::Sse),
+        None if is_anything() => Ok(Form::Sse),
         None => {
             let message =
                 "events come as text/event-stream, application/x-ndjson or application/json";
@@ -300,7 +302,7 @@ pub fn stream_response(body: Body, content_type: &'static str) -> axum::response
         header::CACHE_CONTROL,
         HeaderValue::from_static("no-store, no-transform"),
     );
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    headers.insert(X_ACCEL_BUFFERING.clone(), HeaderValue::from_static("no"));
     response
 }
 

@@ -17,9 +17,11 @@ const FIRST_BYTES: usize = 512;
 /// Frames on their way out. On a socket each is a message of its own.
 pub struct Frames {
     layout: Layout,
+    /// What the buffer held before, which is left as it is.
+    before: usize,
     /// Bytes left free before the first frame, for what its carrier puts there.
     headroom: usize,
-    /// Empty until the first frame: a stream that waits holds no buffer.
+    /// Without an allocation until the first frame: a stream that waits holds no buffer.
     bytes: BytesMut,
     /// Where each message ends; filled for sockets only.
     ends: Vec<usize>,
@@ -31,20 +33,21 @@ impl Frames {
         Frames::within(BytesMut::new(), layout, headroom)
     }
 
-    /// The same in an empty buffer, if that holds the first frame.
+    /// The same behind what a buffer holds.
     pub fn within(buffer: BytesMut, layout: Layout, headroom: usize) -> Frames {
         Frames {
             layout,
+            before: buffer.len(),
             headroom,
             bytes: buffer,
             ends: Vec::new(),
         }
     }
 
-    /// The headroom and the frames; nothing at all when there is no frame.
+    /// What the buffer held, the headroom and the frames; no headroom when there is no frame.
     pub fn into_bytes(mut self) -> BytesMut {
-        if self.bytes.len() == self.headroom {
-            self.bytes.clear();
+        if self.bytes.len() == self.before + self.headroom {
+            self.bytes.truncate(self.before);
         }
         self.bytes
     }
@@ -54,13 +57,11 @@ impl Frames {
         &mut self.bytes
     }
 
-    /// Gives the first frame a buffer of so many bytes.
+    /// Gives the first frame so many bytes, its headroom among them.
     fn begin(&mut self, bytes: usize) {
-        if self.bytes.is_empty() {
-            if self.bytes.capacity() < bytes {
-                self.bytes = BytesMut::with_capacity(bytes);
-            }
-            self.bytes.resize(self.headroom, 0);
+        if self.bytes.len() == self.before {
+            self.bytes.reserve(bytes);
+            self.bytes.resize(self.before + self.headroom, 0);
         }
     }
 

@@ -72,6 +72,19 @@ pub enum News {
     Delivered(Delivery),
 }
 
+impl News {
+    /// Whether it is one small frame.
+    pub fn is_short(&self) -> bool {
+        match self {
+            News::Snapshot(_) | News::Picture(_) => false,
+            News::Delivered(delivery) => {
+                !matches!(delivery, Delivery::Events(_) | Delivery::Signals(_))
+            }
+            News::Over(_) | News::TokenEnds(_) | News::Ping => true,
+        }
+    }
+}
+
 pub struct Stream {
     app: Arc<App>,
     cursor: Cursor,

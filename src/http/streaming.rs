@@ -27,7 +27,7 @@ pub struct Takeable(Arc<Mutex<Option<Streaming>>>);
 
 /// What one turn wrote, and whether it is the last.
 pub struct Written {
-    /// The headroom that was asked for and the frames behind it; empty when there is none.
+    /// What the buffer held, the headroom that was asked for and the frames behind it; no headroom without a frame.
     pub bytes: BytesMut,
     pub is_last: bool,
 }
@@ -37,9 +37,9 @@ impl Streaming {
         Streaming { stream, layout }
     }
 
-    /// The first frame, behind `headroom` free bytes; nothing comes before it.
-    pub fn greeting(&mut self, headroom: usize) -> BytesMut {
-        let mut frames = Frames::new(self.layout, headroom);
+    /// The first frame, behind what the buffer holds and `headroom` free bytes; no other comes before it.
+    pub fn greeting(&mut self, headroom: usize, buffer: BytesMut) -> BytesMut {
+        let mut frames = Frames::within(buffer, self.layout, headroom);
         self.stream.greet(&mut frames);
         frames.into_bytes()
     }
@@ -54,7 +54,7 @@ impl Streaming {
         self.stream.news()
     }
 
-    /// Writes what `news` gave behind `headroom` free bytes, into an empty buffer if it holds all.
+    /// Writes what `news` gave behind what the buffer holds and `headroom` free bytes.
     pub fn write(&mut self, news: News, headroom: usize, buffer: BytesMut) -> Written {
         let mut frames = Frames::within(buffer, self.layout, headroom);
         let turn = self.stream.write(news, &mut frames);
@@ -80,7 +80,7 @@ impl Takeable {
             let Some(mut streaming) = self.take() else {
                 return;
             };
-            yield Ok::<Bytes, Infallible>(streaming.greeting(0).freeze());
+            yield Ok::<Bytes, Infallible>(streaming.greeting(0, BytesMut::new()).freeze());
             loop {
                 let news = streaming.news().await;
                 let written = streaming.write(news, 0, BytesMut::new());

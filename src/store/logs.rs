@@ -29,34 +29,37 @@ pub struct Logs {
     shards: Vec<RwLock<Vec<Slot>>>,
 }
 
-/// A head, and the epoch of its life: a hash, which every look at the log needs.
+/// A head, and the epoch of its life: a hash, which every look at the log needs. The order of the fields counts: what a
+/// reader looks at stands together, so that a delivery waits for one or two cache lines of a slot, not for two or three.
+#[repr(C)]
 struct Slot {
-    head: Head,
     epoch: OnceLock<Epoch>,
+    head: Head,
 }
 
-/// One log. Written by the committer, read by cursors.
+/// One log. Written by the committer, read by cursors. The fields are in the order that `Slot` needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(C)]
 pub struct Head {
-    pub name: UserId,
-    /// How often the log was created anew.
-    pub life: u32,
-    /// Newest seq that was given; the committer's own, ahead of the tail while a group is being synced.
-    pub assigned: u64,
     /// Newest committed seq.
     pub tail: u64,
     /// Oldest seq that readers may have; tail + 1 when there is none.
     pub floor: u64,
-    /// Oldest seq whose body may still be stored; at most the floor.
-    pub kept_from: u64,
-    /// What the kept events count against the retention.
-    pub bytes: u64,
-    /// Not after the time of the oldest kept event; 0 = unknown.
-    pub oldest_ms: UnixMs,
     /// Commit numbers of the seqs up to the tail that are not in index blocks yet.
     pub fresh: Fresh,
+    /// Newest seq that was given; the committer's own, ahead of the tail while a group is being synced.
+    pub assigned: u64,
+    /// What the kept events count against the retention.
+    pub bytes: u64,
+    /// How often the log was created anew.
+    pub life: u32,
     /// Its user was erased: the name is a placeholder that leads nowhere, and nothing is appended any more.
     pub is_erased: bool,
+    /// Oldest seq whose body may still be stored; at most the floor.
+    pub kept_from: u64,
+    /// Not after the time of the oldest kept event; 0 = unknown.
+    pub oldest_ms: UnixMs,
+    pub name: UserId,
 }
 
 /// Commit numbers in the order of their seqs. A log without any, as nearly all are at a time, keeps a pointer.
@@ -169,6 +172,23 @@ impl Head {
     pub fn indexed(&self) -> u64 {
         self.tail - self.fresh.len() as u64
     }
+
+    fn place_after(&self, after: u64, count_max: usize, commits: &mut Commits) -> Place {
+        if after >= self.tail {
+            return Place::AtTail;
+        }
+        if after + 1 < self.floor {
+            return Place::Gone { floor: self.floor };
+        }
+        let indexed = self.indexed();
+        if after < indexed {
+            return Place::Indexed { through: indexed };
+        }
+        let skip = usize::try_from(after - indexed).expect("the fresh part fits memory");
+        let after = self.fresh.as_slice().get(skip..).unwrap_or_default();
+        commits.extend_from_slice(&after[..count_max.min(after.len())]);
+        Place::Known
+    }
 }
 
 /// What a cursor needs to know of a log.
@@ -179,19 +199,18 @@ pub struct View {
     pub floor: u64,
 }
 
+/// Commit numbers in the order of their seqs, for one read.
+pub type Commits = SmallVec<[u64; 32]>;
+
 /// Where the events after a seq are to be found.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives on the stack for a moment; a box would cost an allocation a read"
-)]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Place {
     /// There are none.
     AtTail,
     /// Some of them are gone; the oldest left is `floor`.
     Gone { floor: u64 },
-    /// Their commit numbers, the first ones at least.
-    Known(SmallVec<[u64; 32]>),
+    /// Their commit numbers are known, the first ones at least.
+    Known,
     /// In the index blocks, up to and including this seq.
     Indexed { through: u64 },
 }
@@ -245,8 +264,10 @@ impl Logs {
     }
 
     pub fn view(&self, user: UserNo) -> View {
-        let slots = self.shards[shard(user)].read();
-        let Slot { head, epoch } = &slots[slot(user)];
+        self.view_of(user, &self.shards[shard(user)].read()[slot(user)])
+    }
+
+    fn view_of(&self, user: UserNo, Slot { head, epoch }: &Slot) -> View {
         let generation = || self.generation.load(Ordering::Relaxed);
         View {
             epoch: *epoch.get_or_init(|| Epoch::of(generation(), user, head.life)),
@@ -314,23 +335,21 @@ impl Logs {
         }
     }
 
-    /// Where the events after `after` are, at most `count_max` of them.
-    pub fn place_after(&self, user: UserNo, after: u64, count_max: usize) -> Place {
-        self.read(user, |head| {
-            if after >= head.tail {
-                return Place::AtTail;
-            }
-            if after + 1 < head.floor {
-                return Place::Gone { floor: head.floor };
-            }
-            let indexed = head.indexed();
-            if after < indexed {
-                return Place::Indexed { through: indexed };
-            }
-            let skip = usize::try_from(after - indexed).expect("the fresh part fits memory");
-            let after = head.fresh.as_slice().get(skip..).unwrap_or_default();
-            Place::Known(SmallVec::from_slice(&after[..count_max.min(after.len())]))
-        })
+    /// Where the events after `after` are, and how the log stands at that moment. Where they are known, `commits` gets the
+    /// first of them, at most `count_max`.
+    pub fn place_after(
+        &self,
+        user: UserNo,
+        after: u64,
+        count_max: usize,
+        commits: &mut Commits,
+    ) -> (View, Place) {
+        let slots = self.shards[shard(user)].read();
+        let slot = &slots[slot(user)];
+        (
+            self.view_of(user, slot),
+            slot.head.place_after(after, count_max, commits),
+        )
     }
 }
 
@@ -355,26 +374,23 @@ mod tests {
     #[test]
     fn a_place_is_at_the_tail_known_indexed_or_gone() {
         let logs = logs(0);
-        assert_eq!(logs.place_after(UserNo(0), 0, 10), Place::AtTail);
+        let place = |after, count_max| {
+            let mut commits = Commits::new();
+            let (view, place) = logs.place_after(UserNo(0), after, count_max, &mut commits);
+            assert_eq!(view, logs.view(UserNo(0)));
+            (place, commits.to_vec())
+        };
+        assert_eq!(place(0, 10), (Place::AtTail, vec![]));
         for seq in 1..=5 {
             logs.arrive((UserNo(0), seq), (100 + seq, 10), |_| ());
         }
-        assert_eq!(
-            logs.place_after(UserNo(0), 2, 2),
-            Place::Known([103, 104].into_iter().collect())
-        );
-        assert_eq!(logs.place_after(UserNo(0), 5, 2), Place::AtTail);
+        assert_eq!(place(2, 2), (Place::Known, vec![103, 104]));
+        assert_eq!(place(5, 2), (Place::AtTail, vec![]));
         logs.change(UserNo(0), |head| head.fresh.forget(3));
-        assert_eq!(
-            logs.place_after(UserNo(0), 2, 2),
-            Place::Indexed { through: 3 }
-        );
+        assert_eq!(place(2, 2), (Place::Indexed { through: 3 }, vec![]));
         logs.change(UserNo(0), |head| head.floor = 4);
-        assert_eq!(logs.place_after(UserNo(0), 2, 2), Place::Gone { floor: 4 });
-        assert_eq!(
-            logs.place_after(UserNo(0), 3, 2),
-            Place::Known([104, 105].into_iter().collect())
-        );
+        assert_eq!(place(2, 2), (Place::Gone { floor: 4 }, vec![]));
+        assert_eq!(place(3, 2), (Place::Known, vec![104, 105]));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::id::UserNo;
 use crate::store::engine::{EngineError, Rows};
 use crate::store::index;
 use crate::store::keys;
-use crate::store::logs::Place;
+use crate::store::logs::{Commits, Place};
 use crate::store::record::{self, CHUNK_BYTES, Header, Recipient};
 use crate::store::shared::Shared;
 
@@ -93,24 +93,37 @@ pub fn old(
     places_max: usize,
 ) -> Result<Read, EngineError> {
     let mut filling = Filling::new(bounds);
-    let lost = match shared
+    let count_max = places_max.min(bounds.events);
+    let mut commits = Commits::new();
+    let (_, place) = shared
         .logs
-        .place_after(user, after, places_max.min(bounds.events))
-    {
+        .place_after(user, after, count_max, &mut commits);
+    let lost = match place {
         Place::AtTail => return Ok(Read::AtTail),
         Place::Gone { floor } => return Ok(Read::Gone { floor }),
-        Place::Known(commits) => fill(shared, &mut filling, after + 1, &commits)?,
+        Place::Known => fill(shared, &mut filling, after + 1, &commits)?,
         Place::Indexed { through } => fill_indexed(shared, &mut filling, user, after, through)?,
     };
     // Retention may have taken the first of them while they were read: then they are not all there.
-    if let Place::Gone { floor } = shared.logs.place_after(user, after, 1) {
+    if let (_, Place::Gone { floor }) = shared.logs.place_after(user, after, 0, &mut commits) {
         return Ok(Read::Gone { floor });
     }
     Ok(after_loss(shared, user, filling, lost))
 }
 
+/// Events after `after`, whose commit numbers are these, from memory alone; `None` when the disk must be asked.
+pub fn recent(shared: &Shared, after: u64, bounds: PageBounds, commits: &[u64]) -> Option<Read> {
+    let mut filling = Filling::new(bounds);
+    fill_from_ring(shared, &mut filling, after + 1, commits);
+    if filling.is_empty() {
+        return None;
+    }
+    shared.metrics.reads_memory.inc();
+    Some(Read::Page(filling.into_page()))
+}
+
 /// Adds the events of `commits` from the ring, from `seq` on; tells how many it had or the page took.
-pub fn fill_from_ring(shared: &Shared, filling: &mut Filling, seq: u64, commits: &[u64]) -> usize {
+fn fill_from_ring(shared: &Shared, filling: &mut Filling, seq: u64, commits: &[u64]) -> usize {
     let mut taken = 0;
     // A few at a time, so that a page that is full early does not hold the ring for the rest.
     for some in commits.chunks(32) {

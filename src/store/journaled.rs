@@ -21,7 +21,7 @@ use crate::store::layers::{self, Layer, Layers};
 const MOVED_KEY: [u8; 2] = [0xff, b'j'];
 /// Rows wait for the engine until they are so many, or for so long: many together cost it less, and of rows that are
 /// written often only the newest goes there.
-const MOVE_BYTES: u64 = 512 << 10;
+const MOVE_BYTES: u64 = 256 << 10;
 const MOVE_AFTER: Duration = Duration::from_millis(200);
 /// Whoever applies waits while more than this waits for the engine.
 const WAITING_BYTES_MAX: u64 = 4 << 20;

@@ -43,7 +43,7 @@ impl Layers {
         self.syncing = mem::take(&mut self.fresh);
     }
 
-    /// It is durable. Gives how many bytes wait for the engine.
+    /// It is durable. Gives how many bytes wait for the engine, as memory counts them.
     pub fn end_sync(&mut self) -> u64 {
         for (key, value) in mem::take(&mut self.syncing) {
             self.durable_bytes += bytes(&key, value.as_deref());
@@ -105,6 +105,9 @@ impl Layers {
     }
 }
 
+/// What a row takes in memory beside its bytes: its places in a tree and on the heap. Most rows of features are small.
+const ROW_BYTES: u64 = 96;
+
 pub fn bytes(key: &[u8], value: Option<&[u8]>) -> u64 {
-    (key.len() + value.map_or(0, <[u8]>::len)) as u64
+    (key.len() + value.map_or(0, <[u8]>::len)) as u64 + ROW_BYTES
 }

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 /// One batch holds at most this many operations: larger ones make sled leak memory and stall its readers.
 pub const BATCH_OPS_MAX: usize = 400;
-/// A batch that more than one command fills ends at this many bytes: sled writes about four times as much, in segments
+/// A batch that goes on to more rows ends at this many bytes: sled writes about four times as much, in segments
 /// of 512 KiB, and must not have many of them on the way at a time (see `disk`).
 pub const BATCH_BYTES_MAX: u64 = 256 << 10;
 /// No value is longer: 32 of them fill one leaf of sled to less than the 128 KiB from which it spills into files

@@ -16,7 +16,7 @@ const EVENTS: u64 = 4 * USERS * KEPT_EVENTS;
 /// What a record holds besides the data.
 const RECORD_BYTES: u64 = 140;
 const DATA_BYTES: usize = 600;
-/// Few enough that their events are applied one by one.
+/// Few, so that groups are small and many.
 const PUBLISHERS: usize = 16;
 /// STORE.md: the file holds at most two and a half times what is live.
 const FILE_PER_LIVE_MAX: f64 = 2.5;

@@ -177,8 +177,9 @@ impl Core {
                     Op::Delete(key) => (key, None),
                 });
             fill(&*engine, &layer.collect(), newest).map_err(failed)?;
-            engine.sync().map_err(failed)?;
         }
+        // Also what it had: a server that was killed need not have synced it, and the journal goes on from here.
+        engine.sync().map_err(failed)?;
         let newest = newest.max(moved);
         let journal = Journal::open(directory, places, newest).map_err(OpenError::Io)?;
         let state = State {

@@ -67,13 +67,18 @@ impl Bench {
 
     /// A power cut: of what the engine did not sync, `kept` batches survive.
     fn crash(&mut self, kept: usize) {
+        self.kill();
+        self.memory.crash(kept);
+    }
+
+    /// The process is gone, what it wrote is not.
+    fn kill(&mut self) {
         if self.journaled().mover.is_some() {
             self.stop_moving();
         }
         // Without this the end would be an orderly one.
         self.journaled().core.state.lock().failed = Some(EngineError::Failed("crashed".to_owned()));
         self.journaled = None;
-        self.memory.crash(kept);
     }
 
     fn rows(&self) -> Model {
@@ -123,6 +128,7 @@ enum Step {
     Sync,
     MoveAll,
     StopMoving,
+    Kill,
     Crash(usize),
     /// A power cut in the middle of a write: what was applied last is gone.
     CrashInWrite(Vec<Op>, usize),
@@ -143,6 +149,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Sync),
         2 => Just(Step::MoveAll),
         1 => Just(Step::StopMoving),
+        2 => Just(Step::Kill),
         2 => (0usize..4).prop_map(Step::Crash),
         1 => (any_ops(), 0usize..4).prop_map(|(ops, kept)| Step::CrashInWrite(ops, kept)),
         1 => Just(Step::EndInOrder),
@@ -186,6 +193,11 @@ proptest! {
                 Step::MoveAll if is_moving => bench.move_all(),
                 Step::StopMoving if is_moving => bench.stop_moving(),
                 Step::MoveAll | Step::StopMoving => {}
+                Step::Kill => {
+                    bench.kill();
+                    bench.start(Missing::Refuse).unwrap();
+                    applied = synced.clone();
+                }
                 Step::Crash(kept) => {
                     bench.crash(kept);
                     bench.start(Missing::Refuse).unwrap();
@@ -368,4 +380,23 @@ fn an_engine_that_fails_ends_the_acks_and_loses_nothing() {
     bench.memory.crash(0);
     bench.start(Missing::Refuse).unwrap();
     assert_eq!(bench.rows().len(), 1);
+}
+
+#[test]
+fn what_a_killed_server_left_in_the_engine_is_synced_before_the_journal_forgets_it() {
+    let mut bench = Bench::new();
+    for n in 1..4 {
+        bench.put(&[Op::Put(key(n), vec![n as u8; MOVE_BYTES as usize])]);
+        bench.sync();
+        // So much goes to the engine at once, which need not sync it.
+        while moved(&bench.memory).unwrap() != Some(n.into()) {
+            std::thread::yield_now();
+        }
+        // Each start fills the other file.
+        bench.kill();
+        bench.start(Missing::Refuse).unwrap();
+    }
+    bench.crash(0);
+    bench.start(Missing::Refuse).unwrap();
+    assert_eq!(bench.rows().len(), 3);
 }

@@ -68,7 +68,7 @@ struct State {
     /// Groups up to this must be, before the journal can go on; written by `sync`, read by the mover.
     wanted: u64,
     is_closing: bool,
-    /// Why the engine took no more; written by the mover.
+    /// Why nothing more is taken; written by the mover and by `sync`, whichever fails first.
     failed: Option<EngineError>,
 }
 
@@ -169,14 +169,9 @@ impl Core {
         }
         if !groups.is_empty() {
             tracing::info!(groups = groups.len(), "taking over what the journal holds");
-            let layer = groups
-                .into_iter()
-                .flat_map(|(_, ops)| ops)
-                .map(|op| match op {
-                    Op::Put(key, value) => (key, Some(value)),
-                    Op::Delete(key) => (key, None),
-                });
-            fill(&*engine, &layer.collect(), newest).map_err(failed)?;
+            let ops = groups.into_iter().flat_map(|(_, ops)| ops);
+            let layer = ops.map(layers::row).collect();
+            fill(&*engine, &layer, newest).map_err(failed)?;
         }
         // Also what it had: a server that was killed need not have synced it, and the journal goes on from here.
         engine.sync().map_err(failed)?;
@@ -268,20 +263,14 @@ impl Core {
             state.layers.begin_sync();
             std::mem::take(&mut state.text)
         };
-        let failed = |error: std::io::Error| EngineError::Failed(error.to_string());
-        if let Some(taken_over) = journal.taken_over(&text) {
-            self.wait_until_moved(taken_over)?;
-        }
-        let number = journal.next();
-        fail::fail_point!("before_write");
-        journal.write(&mut text).map_err(failed)?;
-        fail::fail_point!("after_write");
-        fail::fail_point!("before_sync");
-        if !is_sync_skipped() {
-            journal.sync().map_err(failed)?;
-        }
-        fail::fail_point!("after_sync");
+        let written = self.write(&mut journal, &mut text);
         let mut state = self.state.lock();
+        if let Err(error) = &written {
+            // A second sync might lie.
+            state.failed.get_or_insert_with(|| error.clone());
+            self.changed.notify_all();
+        }
+        let number = written?;
         state.durable = number;
         let was_waiting = state.waits_since.is_some();
         if state.layers.end_sync() >= MOVE_BYTES || !was_waiting {
@@ -293,6 +282,24 @@ impl Core {
             state.text = text;
         }
         Ok(())
+    }
+
+    /// Writes the next group, makes it durable, and gives its number.
+    fn write(&self, journal: &mut Journal, text: &mut Text) -> Result<u64, EngineError> {
+        let failed = |error: std::io::Error| EngineError::Failed(error.to_string());
+        if let Some(taken_over) = journal.taken_over(text) {
+            self.wait_until_moved(taken_over)?;
+        }
+        let number = journal.next();
+        fail::fail_point!("before_write");
+        journal.write(text).map_err(failed)?;
+        fail::fail_point!("after_write");
+        fail::fail_point!("before_sync");
+        if !is_sync_skipped() {
+            journal.sync().map_err(failed)?;
+        }
+        fail::fail_point!("after_sync");
+        Ok(number)
     }
 
     /// Waits until groups up to this number are on stable storage in the engine.
@@ -368,18 +375,7 @@ impl Engine for Journaled {
 
     fn last_key(&self, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
         let (changes, _) = self.core.state.lock().layers.changes(from, to, usize::MAX);
-        let mut end = to.to_vec();
-        let stored = loop {
-            match self.core.engine.last_key(from, &end)? {
-                Some(key) if changes.get(&key) == Some(&None) => end = key,
-                stored => break stored,
-            }
-        };
-        let mut changed = changes
-            .into_iter()
-            .rev()
-            .filter(|(_, value)| value.is_some());
-        Ok(stored.max(changed.next().map(|(key, _)| key)))
+        layers::last_key(&changes, to, |end| self.core.engine.last_key(from, end))
     }
 
     fn apply(&self, ops: Vec<Op>) -> Result<(), EngineError> {

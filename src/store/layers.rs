@@ -30,10 +30,7 @@ pub struct Layers {
 
 impl Layers {
     pub fn put(&mut self, op: Op) {
-        let (key, value) = match op {
-            Op::Put(key, value) => (key, Some(value)),
-            Op::Delete(key) => (key, None),
-        };
+        let (key, value) = row(op);
         self.fresh.insert(key, value);
     }
 
@@ -103,6 +100,32 @@ impl Layers {
         }
         (changes, first_left.is_none())
     }
+}
+
+/// What the operation makes of its row.
+pub fn row(op: Op) -> (Vec<u8>, Option<Vec<u8>>) {
+    match op {
+        Op::Put(key, value) => (key, Some(value)),
+        Op::Delete(key) => (key, None),
+    }
+}
+
+/// The greatest key up to but not including `to`, of changes to a range and of what is stored of it: `stored` gives the
+/// greatest that is stored before a key.
+pub fn last_key<E>(
+    changes: &Layer,
+    to: &[u8],
+    stored: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, E>,
+) -> Result<Option<Vec<u8>>, E> {
+    let mut end = to.to_vec();
+    let stored = loop {
+        match stored(&end)? {
+            Some(key) if changes.get(&key) == Some(&None) => end = key,
+            stored => break stored,
+        }
+    };
+    let changed = changes.iter().rev().find(|(_, value)| value.is_some());
+    Ok(stored.max(changed.map(|(key, _)| key.clone())))
 }
 
 /// What a row takes in memory beside its bytes: its places in a tree and on the heap. Most rows of features are small.

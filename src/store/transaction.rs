@@ -14,6 +14,7 @@ use crate::store::engine::{BATCH_OPS_MAX, EngineError, Op, Row};
 use crate::store::index;
 use crate::store::intent;
 use crate::store::keys;
+use crate::store::layers::{self, Layer};
 use crate::store::logs::{Head, View};
 use crate::store::long;
 use crate::store::record::{self, CHUNK_BYTES, Recipient};
@@ -166,21 +167,15 @@ impl Transaction<'_> {
     /// The greatest key from `from` up to but not including `to`.
     pub fn last_key(&self, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let changes = self.changes(from, to);
-        let mut end = to.to_vec();
-        let stored = loop {
-            match self.writer.shared.rows.last_key(from, &end)? {
-                Some(key) if changes.get(&key) == Some(&None) => end = key,
-                stored => break stored,
-            }
-        };
-        let changed = changes.into_iter().rev().find(|(_, value)| value.is_some());
-        Ok(stored.max(changed.map(|(key, _)| key)))
+        let rows = &self.writer.shared.rows;
+        let last = layers::last_key(&changes, to, |end| rows.last_key(from, end));
+        Ok(last?)
     }
 
     /// What this command makes of the rows of a range, that the engine does not have yet.
-    fn changes(&self, from: &[u8], to: &[u8]) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+    fn changes(&self, from: &[u8], to: &[u8]) -> Layer {
         let is_meant = |key: &[u8]| from <= key && key < to;
-        let mut changes = BTreeMap::new();
+        let mut changes = Layer::new();
         for op in &self.staged.ops {
             match op {
                 Op::Put(key, value) if is_meant(key) => {

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::engine::Rows;
 use crate::store::memory::Memory;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -399,4 +400,30 @@ fn what_a_killed_server_left_in_the_engine_is_synced_before_the_journal_forgets_
     bench.crash(0);
     bench.start(Missing::Refuse).unwrap();
     assert_eq!(bench.rows().len(), 3);
+}
+
+#[test]
+fn a_journal_that_fails_is_not_written_again() {
+    let mut bench = Bench::new();
+    bench.put(&[Op::Put(key(1), b"one".to_vec())]);
+    bench.sync();
+    bench.put(&[Op::Put(key(2), b"two".to_vec())]);
+    bench.journaled().core.journal.lock().lose_files();
+    assert!(bench.journaled().sync().is_err());
+    assert!(bench.journaled().sync().is_err(), "it might lie");
+    assert!(bench.journaled().apply(vec![Op::Delete(key(1))]).is_err());
+    // Its end does not try it again either.
+    bench.start(Missing::Refuse).unwrap();
+    assert_eq!(bench.rows().len(), 1);
+}
+
+#[test]
+fn a_range_that_ends_before_it_begins_is_empty() {
+    let mut bench = Bench::new();
+    bench.put(&[Op::Put(key(5), b"five".to_vec())]);
+    let rows = Rows::new(Box::new(bench.journaled.take().unwrap()));
+    assert_eq!(rows.range(&key(9), &key(1), 10).unwrap(), []);
+    assert_eq!(rows.last_key(&key(9), &key(1)).unwrap(), None);
+    let visited = rows.scan_all(&key(9), &key(1), &mut |_, _| panic!("there is none"));
+    visited.unwrap();
 }

@@ -15,6 +15,7 @@ pub mod error;
 pub mod events;
 pub mod frames;
 pub mod handshake;
+pub mod heartbeat;
 pub mod inbox_routes;
 pub mod link;
 pub mod messages;

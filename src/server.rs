@@ -139,7 +139,7 @@ pub async fn start_by(
         presence: told.presence.clone(),
         typing: told.typing.clone(),
         pointers: Pointers::default(),
-        connections: Connections::new(told),
+        connections: Connections::new(told, config.stream.ping_seconds),
         notifications,
         feeds,
         deflate: DeflatePools::default(),
@@ -273,8 +273,7 @@ fn spawn_beside(app: &Arc<App>, verifier: Arc<Verifier>, stop: &CancellationToke
         app.random.clone(),
         stop.clone(),
     ));
-    let ping_every = app.config.stream.ping_seconds;
-    beside.spawn(Arc::clone(&app.connections).beat_forever(ping_every, stop.clone()));
+    beside.spawn(Arc::clone(&app.connections).beat_forever(stop.clone()));
     beside.spawn(app.store.clone().watch(stop.clone()));
     beside.spawn(tidy_forever(Arc::clone(app), stop.clone()));
     beside

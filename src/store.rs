@@ -28,6 +28,7 @@ pub mod record;
 pub mod redaction;
 pub mod repair;
 pub mod ring;
+pub mod rounds;
 pub mod shared;
 pub mod space;
 pub mod staging;

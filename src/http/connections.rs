@@ -14,11 +14,12 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::UnixMs;
-use crate::deadlines::{Alarm, Ms};
+use crate::deadlines::Ms;
 use crate::event::ConnId;
 use crate::features::people::Departure;
 use crate::features::presence::Presence;
 use crate::features::typing::Typing;
+use crate::http::heartbeat::Heartbeat;
 use crate::id::{Random, UserNo};
 use crate::limits::Seat;
 use crate::metrics::{Ended, Metrics, Readers, Transport};
@@ -75,11 +76,6 @@ const TURNS_MAX: usize = 32;
 /// Connections that were written something and have ended, remembered for traces.
 const ENDED_MAX: usize = 1_000;
 
-/// How often streams are looked at that wait: a share of the time between two pings, within these bounds.
-const BEATS_PER_PING: u32 = 20;
-const BEAT_MIN: Duration = Duration::from_millis(10);
-const BEAT_MAX: Duration = Duration::from_secs(1);
-
 const OPEN: u8 = 0;
 const REVOKED: u8 = 1;
 const DISCONNECTED: u8 = 2;
@@ -104,9 +100,8 @@ pub struct Connection {
     expires_ms: AtomicU64,
     /// Everything up to here was written to it or hidden from it; written by the stream, read by the administrator.
     reached_seq: AtomicU64,
-    /// When its stream must be woken if nothing else does, a moment of `Connections::beat`; written by the stream, read
-    /// by `beat_forever`.
-    due: AtomicU64,
+    /// When the heartbeat wakes its stream; the stream's own.
+    expected: AtomicU64,
     /// `None` until there is something in it: most connections are only open.
     more: Mutex<Option<Box<More>>>,
     /// Written by whoever ends it, read by the stream.
@@ -221,8 +216,7 @@ pub struct Connections {
     /// Written when a connection ends, read by traces.
     ended: Mutex<VecDeque<Arc<Connection>>>,
     is_draining: AtomicBool,
-    /// Counts the moments of `beat_forever`.
-    beat: Alarm,
+    heartbeat: Heartbeat,
     told: Told,
 }
 
@@ -257,12 +251,12 @@ pub struct Newcomer<'a> {
 }
 
 impl Connections {
-    pub fn new(told: Told) -> Arc<Connections> {
+    pub fn new(told: Told, ping_every: Duration) -> Arc<Connections> {
         Arc::new(Connections {
             by_id: DashMap::new(),
             ended: Mutex::default(),
             is_draining: AtomicBool::new(false),
-            beat: Alarm::default(),
+            heartbeat: Heartbeat::new(ping_every),
             told,
         })
     }
@@ -291,7 +285,7 @@ impl Connections {
             start_seq,
             is_filtered,
             reached_seq: AtomicU64::new(start_seq),
-            due: AtomicU64::new(u64::MAX),
+            expected: AtomicU64::new(0),
             more: Mutex::new(More::of_token(claims.jti.as_deref())),
         });
         self.by_id.insert(id, Arc::clone(&connection));
@@ -405,21 +399,9 @@ impl Connections {
         meant.len()
     }
 
-    /// Wakes streams that must say or look at something although nothing happens, until `stop`: one timer for all of
-    /// them, for a timer of its own would cost each stream more than what it waits for.
-    pub async fn beat_forever(self: Arc<Self>, ping_every: Duration, stop: CancellationToken) {
-        let every = (ping_every / BEATS_PER_PING).clamp(BEAT_MIN, BEAT_MAX);
-        while tokio::time::timeout(every, stop.cancelled()).await.is_err() {
-            let now = self.beat.note();
-            let is_due = |connection: &Connection| connection.due.load(Ordering::Relaxed) <= now;
-            let due: Vec<UserNo> = self
-                .by_id
-                .iter()
-                .filter(|entry| is_due(entry.value()))
-                .map(|entry| entry.value().user)
-                .collect();
-            due.into_iter().for_each(|user| self.told.wakes.wake(user));
-        }
+    /// Wakes streams that must say or look at something although nothing happens, until `stop`.
+    pub async fn beat_forever(self: Arc<Self>, stop: CancellationToken) {
+        self.heartbeat.beat_forever(&self.told.wakes, stop).await;
     }
 
     /// Tells every stream to end, and refuses new ones.
@@ -452,12 +434,18 @@ impl Listed {
 
     /// The time by the clock of `expect_by`, as of the last beat.
     pub fn now(&self) -> Ms {
-        self.connections.beat.noted()
+        self.connections.heartbeat.now()
     }
 
-    /// The stream is to be woken at this moment, or a beat of the heart later.
+    /// The stream is to be woken at this moment, or a beat of the heart later. It may be woken before, and asks anew then.
     pub fn expect_by(&self, due: Ms) {
-        self.connection.due.store(due, Ordering::Relaxed);
+        let (heartbeat, connection) = (&self.connections.heartbeat, &self.connection);
+        let expected = connection.expected.load(Ordering::Relaxed);
+        if expected > heartbeat.now() && expected <= due {
+            return;
+        }
+        connection.expected.store(due, Ordering::Relaxed);
+        heartbeat.expect(connection.user, due);
     }
 }
 

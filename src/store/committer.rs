@@ -31,10 +31,6 @@ const GROUP_BYTES_MAX: u64 = 4 << 20;
 /// held up, nor is a crowd.
 const PACE: Duration = Duration::from_micros(800);
 const PACED_COMMANDS_MIN: usize = 3;
-/// Without commands the committer looks after the store this often.
-const IDLE: Duration = Duration::from_millis(100);
-/// While upkeep has work, it goes on after this pause.
-const BUSY: Duration = Duration::from_millis(1);
 
 pub struct Committer {
     writer: Writer,
@@ -160,7 +156,7 @@ impl Committer {
         } else {
             Until::Crowd
         };
-        let pause = if self.upkeep.is_busy() { BUSY } else { IDLE };
+        let pause = self.upkeep.pause(&self.writer.shared);
         tokio::select! {
             biased;
             outcome = self.syncing.end(), if !is_free => Turn::Synced(outcome),

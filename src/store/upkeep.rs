@@ -8,8 +8,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::id::UserNo;
@@ -21,6 +19,7 @@ use crate::store::logs::{Fresh, Head, Logs};
 use crate::store::read;
 use crate::store::record::{self, Header, Recipient};
 use crate::store::redaction::Redacted;
+use crate::store::rounds::{self, Rounds};
 use crate::store::shared::Shared;
 
 /// The index may lag this many commits and log entries behind: it bounds the replay at start and the memory.
@@ -33,10 +32,9 @@ const STEP_OPS: usize = 200;
 const TRIM_EVENTS_MIN: u64 = 64;
 /// Of the logs that are due, one in this many is trimmed in a step: the work grows with what has piled up.
 const LOGS_PER_STEP: usize = 32;
-/// The sweep for what is due by age or was left over looks at so many heads this often: a million in 7 minutes. Looked
-/// at with each group, they would push out of the processor's caches what the group needs.
-const SWEEP_HEADS: u32 = 256;
-const SWEEP_EVERY: Duration = Duration::from_millis(100);
+/// The pause between two steps while logs are due, and while old keys are.
+const BUSY: Duration = Duration::from_millis(1);
+const FORGETTING: Duration = Duration::from_millis(100);
 /// Bodies with several recipients whose remaining keepers are counted in memory; past that the counts start anew.
 const COUNTED_MAX: usize = 200_000;
 
@@ -63,11 +61,12 @@ pub struct Upkeep {
     /// Logs with something to trim.
     due: VecDeque<UserNo>,
     is_due: std::collections::HashSet<UserNo>,
-    /// The last log that the sweep looked at, and when.
-    swept: (u32, Option<Instant>),
+    rounds: Rounds,
     /// How many logs still keep a body that several got; counted when the first of them lets it go.
     keepers: HashMap<u64, u32>,
     forgotten_before: u32,
+    /// There are more keys to forget.
+    is_forgetting: bool,
     /// Bytes of stored bodies, each counted once.
     live_bytes: u64,
 }
@@ -80,9 +79,10 @@ impl Upkeep {
             entries: 0,
             due: VecDeque::new(),
             is_due: std::collections::HashSet::new(),
-            swept: (0, None),
+            rounds: Rounds::default(),
             keepers: HashMap::new(),
             forgotten_before: 0,
+            is_forgetting: false,
             live_bytes,
         }
     }
@@ -164,7 +164,10 @@ impl Upkeep {
             self.write_index(shared, shown_next)?;
         }
         self.trim_due(shared, shown_next)?;
-        self.sweep(shared, is_idle);
+        let (logs, now_ms) = (&shared.logs, shared.clock.now_ms());
+        for user in self.rounds.look(logs, &self.retention, now_ms, is_idle) {
+            self.enqueue(user);
+        }
         if self.retention.total_bytes > 0 && self.live_bytes > self.retention.total_bytes {
             self.shed_oldest(shared, shown_next)?;
         }
@@ -213,9 +216,15 @@ impl Upkeep {
         apply_together(shared, ops)
     }
 
-    /// Whether there is more to do than waiting for the next command.
-    pub fn is_busy(&self) -> bool {
-        !self.due.is_empty()
+    /// How long the committer may wait for the next command before it takes another step.
+    pub fn pause(&self, shared: &Shared) -> Duration {
+        if !self.due.is_empty() {
+            return BUSY;
+        }
+        match self.is_forgetting {
+            true => FORGETTING,
+            false => rounds::looks(shared.logs.count(), self.retention.age_ms).0,
+        }
     }
 
     /// Writes the entries that have waited longest into index blocks, and how far the index is complete.
@@ -379,32 +388,6 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Finds logs that are due by age, or that have less to trim than is worth a step under load.
-    fn sweep(&mut self, shared: &Shared, is_idle: bool) {
-        let (mut last, when) = self.swept;
-        if when.is_some_and(|when| when.elapsed() < SWEEP_EVERY) {
-            return;
-        }
-        let count = shared.logs.count();
-        let now_ms = shared.clock.now_ms();
-        let Retention { age_ms, bytes, .. } = self.retention;
-        for _ in 0..SWEEP_HEADS.min(count) {
-            last = (last + 1) % count;
-            let is_due = shared.logs.read(UserNo(last), |head| {
-                let is_old = age_ms > 0
-                    && head.oldest_ms > 0
-                    && head.oldest_ms.saturating_add(age_ms) <= now_ms;
-                let is_left_over = is_idle && head.kept_from < head.floor;
-                let is_large = bytes > 0 && head.bytes > bytes;
-                head.kept_from <= head.tail && (is_old || is_left_over || is_large)
-            });
-            if is_due {
-                self.enqueue(UserNo(last));
-            }
-        }
-        self.swept = (last, Some(Instant::now()));
-    }
-
     /// The store is larger than it may be: the oldest body goes from every log that keeps it.
     fn shed_oldest(&mut self, shared: &Shared, shown_next: u64) -> Result<(), EngineError> {
         let mut oldest = None;
@@ -460,7 +443,8 @@ impl Upkeep {
                 ControlFlow::Break(())
             }
         })?;
-        if ops.is_empty() {
+        self.is_forgetting = !ops.is_empty();
+        if !self.is_forgetting {
             self.forgotten_before = keep_from;
         }
         shared.rows.apply(ops)

@@ -18,8 +18,9 @@ const COLLECT_OPS: usize = 64;
 const COLLECT_EXTRA: usize = 4;
 /// sled's background thread also cleans up old segments; without it the file grows without bound. It cleans one segment
 /// (512 KiB) each time it wakes: at 500 ms that is less than 2,000 events a second leave behind, and the file grew to
-/// 3.4 times what is live. At 25 ms file and journal hold 1.9 times at 5,000 a second, and 2.6 at 65,000, which is as fast
-/// as it goes (2.55 at 20 ms). It syncs the file each time, also when nothing is written: 0.3 % of a processor.
+/// 3.4 times what is live. At 25 ms file and journal hold 2.0 times at 5,000 a second, 2.1 at 20,000 (2.5 at 50 ms), and
+/// 2.7 at 65,000, which is as fast as it goes. It syncs the file each time, also when nothing is written: 0.3 to 1 % of a
+/// processor, by the machine.
 const CLEAN_UP_EVERY_MS: u64 = 25;
 
 /// sled writes on a pool of 7 threads; a batch takes 2 of them and one more for each segment that it fills. When all of

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use crate::clock::UnixMs;
 use crate::id::UserNo;
@@ -44,6 +44,8 @@ pub struct Committer {
     flight: Option<Flight>,
     /// When the last group of several commands began.
     paced_from: Option<Instant>,
+    /// When the last step of upkeep ended. The next is due a pause later, however many commands change nothing meanwhile.
+    kept_up: Instant,
     /// Events before this commit number are durable and shown; only those may be indexed and trimmed.
     shown_next: u64,
 }
@@ -99,6 +101,7 @@ impl Committer {
             gathered: Gathered::default(),
             flight: None,
             paced_from: None,
+            kept_up: Instant::now(),
         }
     }
 
@@ -156,12 +159,13 @@ impl Committer {
         } else {
             Until::Crowd
         };
-        let pause = self.upkeep.pause(&self.writer.shared);
+        let until_looked = self.space.as_ref().map_or(Duration::MAX, Space::pause);
+        let pause = self.upkeep.pause(&self.writer.shared).min(until_looked);
         tokio::select! {
             biased;
             outcome = self.syncing.end(), if !is_free => Turn::Synced(outcome),
             request = self.requests.next(until), if can_take => request.map_or(Turn::Closed, Turn::Command),
-            () = sleep(pause), if is_free => Turn::Idle,
+            () = sleep_until(self.kept_up + pause), if is_free => Turn::Idle,
         }
     }
 
@@ -290,10 +294,11 @@ impl Committer {
         if let Some(space) = &mut self.space {
             space.settle();
         }
-        match &mut self.mark {
-            Some(mark) => mark.settle().map_err(failed),
-            None => Ok(()),
+        if let Some(mark) = &mut self.mark {
+            mark.settle().map_err(failed)?;
         }
+        self.kept_up = Instant::now();
+        Ok(())
     }
 
     /// The store can promise nothing any more. Whoever waits is told, and the server ends.

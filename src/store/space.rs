@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// While the disk is full, whether the last look is old is asked this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// A byte of payload takes about this many on the disk before old segments are cleaned up.
 const AMPLIFICATION: u64 = 3;
 const BALLAST: &str = "ballast";
@@ -50,6 +52,14 @@ impl Space {
         self.left_bytes = self.left_bytes.saturating_sub(bytes * AMPLIFICATION);
         if self.left_bytes == 0 {
             self.look();
+        }
+    }
+
+    /// How long the next look may wait at most: those who are refused wait for it.
+    pub fn pause(&self) -> Duration {
+        match self.is_full.load(Ordering::Relaxed) {
+            true => LOOK_AGAIN,
+            false => Duration::MAX,
         }
     }
 

@@ -202,14 +202,11 @@ impl Core {
             }
             let (layer, upto) = (state.layers.begin_move(), state.durable);
             state.waits_since = None;
-            let must_sync = state.wanted > state.moved || state.is_closing;
-            let outcome = MutexGuard::unlocked(&mut state, || self.take(&layer, upto, must_sync));
+            let outcome = MutexGuard::unlocked(&mut state, || self.take(&layer, upto));
             match outcome {
                 Ok(()) => {
                     state.layers.end_move();
-                    if must_sync {
-                        state.moved = upto;
-                    }
+                    state.moved = upto;
                 }
                 Err(error) => {
                     tracing::error!(%error, "the engine takes no more; all that was acknowledged is in the journal");
@@ -241,14 +238,11 @@ impl Core {
         }
     }
 
-    fn take(&self, layer: &Layer, upto: u64, must_sync: bool) -> Result<(), EngineError> {
+    fn take(&self, layer: &Layer, upto: u64) -> Result<(), EngineError> {
         fail::fail_point!("before_move");
         fill(&*self.engine, layer, upto)?;
         fail::fail_point!("after_move");
-        match must_sync {
-            true => self.engine.sync(),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     /// Makes everything applied durable in the journal.
@@ -322,7 +316,9 @@ impl State {
 }
 
 /// Puts rows into the engine, in batches, and with the last of them which groups those are. A crash in between leaves
-/// some of them: the journal has them all.
+/// some of them: the journal has them all. Each batch is synced before the next is written: sled moves old rows about and
+/// writes over their old place once the new one is written, synced or not, so that a power cut after several batches
+/// took rows away that were on stable storage for long.
 fn fill(engine: &dyn Engine, layer: &Layer, upto: u64) -> Result<(), EngineError> {
     let mut batch = Vec::new();
     let mut batch_bytes = 0;
@@ -332,6 +328,7 @@ fn fill(engine: &dyn Engine, layer: &Layer, upto: u64) -> Result<(), EngineError
         let is_full = batch.len() + 1 == BATCH_OPS_MAX || batch_bytes + bytes > BATCH_BYTES_MAX;
         if is_full && !batch.is_empty() {
             engine.apply(std::mem::take(&mut batch))?;
+            engine.sync()?;
             batch_bytes = 0;
         }
         batch_bytes += bytes;
@@ -341,7 +338,8 @@ fn fill(engine: &dyn Engine, layer: &Layer, upto: u64) -> Result<(), EngineError
         });
     }
     batch.push(Op::Put(MOVED_KEY.to_vec(), moved_row(upto)));
-    engine.apply(batch)
+    engine.apply(batch)?;
+    engine.sync()
 }
 
 impl Engine for Journaled {

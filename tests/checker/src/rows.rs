@@ -45,7 +45,7 @@ impl Row {
             Row::F1 => 50,
             Row::F2 => 60,
             Row::F3 | Row::F5 => 3,
-            Row::F8 => 60,
+            Row::F8 => 64,
             Row::F20 => 500,
             Row::F21 => 5,
             Row::F25 => 5_000,

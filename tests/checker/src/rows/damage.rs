@@ -36,7 +36,7 @@ const JOURNALS: [&str; 2] = ["journal.0", "journal.1"];
 /// A way to damage a data directory; gives a sentence, or None where the directory has no such file.
 type Damage = fn(&Origins, &Path, &mut Rng) -> Result<Option<String>>;
 
-const DAMAGES: [Damage; 15] = [
+const DAMAGES: [Damage; 16] = [
     flip_bit,
     zero_page,
     truncate_anywhere,
@@ -52,6 +52,7 @@ const DAMAGES: [Damage; 15] = [
     zero_newest_of_journal,
     remove_journal,
     older_journal,
+    older_store,
 ];
 
 /// A data directory as the server left it, and what was in it.
@@ -61,12 +62,11 @@ struct Kept {
     logs: Vec<CommittedLog>,
 }
 
-/// The origins, and copies of `db` and the journal from before the last events were written.
+/// The origins, and a copy of the data directory from before the last events were written.
 struct Origins {
     stopped: Kept,
     killed: Kept,
-    older_db: PathBuf,
-    older_journal: PathBuf,
+    older: PathBuf,
 }
 
 pub async fn damaged(bench: &Bench, count: usize) -> Result<Report> {
@@ -135,18 +135,12 @@ pub async fn damaged(bench: &Bench, count: usize) -> Result<Report> {
 async fn make_origins(bench: &Bench, recipe: &Recipe, rng: &mut Rng) -> Result<Origins> {
     let target = Target::default();
     let mut life = Life::begin("damaged", &target, SHAPE, rng)?;
-    let older_db = bench.work.join("F8-older-db");
 
     let server = recipe.start_ready(&target).await?;
     blow(&mut life).await?;
     drain(server).await?;
-    std::fs::copy(db_of(&recipe.data), &older_db).context("the data directory has a file db")?;
-    let older_journal = bench.work.join("F8-older-journal");
-    std::fs::create_dir_all(&older_journal)?;
-    for name in JOURNALS {
-        std::fs::copy(engine_of(&recipe.data).join(name), older_journal.join(name))
-            .context("the data directory has a journal")?;
-    }
+    let older = bench.work.join("F8-older");
+    copy_directory(&recipe.data, &older)?;
 
     let server = recipe.start_ready(&target).await?;
     blow(&mut life).await?;
@@ -163,8 +157,7 @@ async fn make_origins(bench: &Bench, recipe: &Recipe, rng: &mut Rng) -> Result<O
     Ok(Origins {
         stopped,
         killed,
-        older_db,
-        older_journal,
+        older,
     })
 }
 
@@ -349,7 +342,7 @@ fn remove_snapshots(_: &Origins, data: &Path, _: &mut Rng) -> Result<Option<Stri
 }
 
 fn older_db(origins: &Origins, data: &Path, _: &mut Rng) -> Result<Option<String>> {
-    std::fs::copy(&origins.older_db, db_of(data))?;
+    std::fs::copy(db_of(&origins.older), db_of(data))?;
     Ok(Some("db replaced by an older copy of itself".to_owned()))
 }
 
@@ -434,10 +427,23 @@ fn remove_journal(_: &Origins, data: &Path, rng: &mut Rng) -> Result<Option<Stri
 
 fn older_journal(origins: &Origins, data: &Path, _: &mut Rng) -> Result<Option<String>> {
     for name in JOURNALS {
-        std::fs::copy(origins.older_journal.join(name), engine_of(data).join(name))?;
+        std::fs::copy(
+            engine_of(&origins.older).join(name),
+            engine_of(data).join(name),
+        )?;
     }
     Ok(Some(
         "the journal replaced by an older copy of itself".to_owned(),
+    ))
+}
+
+/// A backup that somebody copied back by hand: sound in itself, and only the mark knows that there was more.
+fn older_store(origins: &Origins, data: &Path, _: &mut Rng) -> Result<Option<String>> {
+    let mark = std::fs::read(data.join("mark")).context("the data directory has a mark")?;
+    copy_directory(&origins.older, data)?;
+    std::fs::write(data.join("mark"), mark)?;
+    Ok(Some(
+        "everything but the mark replaced by an older copy of itself".to_owned(),
     ))
 }
 

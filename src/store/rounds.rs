@@ -103,7 +103,7 @@ mod tests {
         for user in users.clone() {
             let mut head = Head::new(format!("user-{user}").parse().unwrap());
             head.tail = 1;
-            head.oldest_ms = if user % 2 == 0 { 1 } else { 9_000 };
+            head.oldest_ms = if user % 3 == 0 { 1 } else { 9_000 };
             logs.add(UserNo(user), head);
         }
         let retention = Retention {
@@ -119,7 +119,7 @@ mod tests {
         }
         found.sort_unstable();
         found.dedup();
-        let due: Vec<UserNo> = users.filter(|user| user % 2 == 0).map(UserNo).collect();
+        let due: Vec<UserNo> = users.filter(|user| user % 3 == 0).map(UserNo).collect();
         assert_eq!(found, due);
     }
 }

@@ -100,6 +100,9 @@ fn run(command: Command) -> Result<u64> {
     };
     let context = context(&run)?;
     let peers = peers(&run);
+    peers
+        .iter()
+        .try_for_each(|name| peer::check_installed(name))?;
     let is_left_out = |name: &&str| run.without.iter().any(|left| left == name);
     let names: Vec<&str> = names
         .into_iter()

@@ -103,6 +103,14 @@ pub trait Peer {
     }
 }
 
+/// Fails where the peer cannot run on this machine, with the cure: told before the others are measured.
+pub fn check_installed(name: &str) -> Result<()> {
+    match name {
+        "nchan" => nchan::check_installed(),
+        _ => Ok(()),
+    }
+}
+
 pub fn start(
     name: &str,
     context: &Context,

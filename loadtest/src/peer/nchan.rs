@@ -23,12 +23,18 @@ pub struct Nchan {
     address: SocketAddr,
 }
 
+/// Fails with the cure where it is not installed.
+pub fn check_installed() -> Result<()> {
+    let is_installed = Path::new(MODULE).exists() && Path::new(NGINX).exists();
+    ensure!(
+        is_installed,
+        "nchan is not installed: apt-get install nginx-light libnginx-mod-nchan"
+    );
+    Ok(())
+}
+
 impl Nchan {
     pub fn start(context: &Context, directory: &Path, needs: &Needs) -> Result<Nchan> {
-        ensure!(
-            Path::new(MODULE).exists() && Path::new(NGINX).exists(),
-            "nchan is not installed: apt-get install nginx-light libnginx-mod-nchan"
-        );
         // nginx cannot pick a port itself; between here and there nobody else should take this one.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let path = directory.join("nginx.conf");

@@ -16,6 +16,9 @@ const CUTS = 28;
 const CUTS_LEAST = 20;
 // The reader is never further behind, else one lucky connection could take all that is left past the cuts.
 const LAG_EVENTS_MAX = 60;
+// So many events wait for one more connection, else those that are cut by the time would take most of them on a fast
+// day. They are more than what any other cut waits for.
+const EVENTS_PER_CONNECTION = Math.max(LAG_EVENTS_MAX, Math.ceil(EVENTS / CUTS));
 const DEADLINE_MS = 60_000;
 
 for (const { name, read, wholeHead } of READERS) {
@@ -56,6 +59,7 @@ async function publishThroughFaults(server, proxy, journal, random) {
   let refusal = Promise.resolve();
   for (let first = 0; first < EVENTS; first += BATCH) {
     await journal.reached(first - LAG_EVENTS_MAX, DEADLINE_MS);
+    await connected(proxy, Math.min(CUTS, Math.floor(first / EVENTS_PER_CONNECTION)));
     const batch = server.publish('alice', events.slice(first, first + BATCH));
     if (first === nearest(EVENTS / 3)) refusal = proxy.refuseFor(300);
     if (first === nearest(EVENTS / 2)) await restart(server, proxy, random);
@@ -63,6 +67,15 @@ async function publishThroughFaults(server, proxy, journal, random) {
   }
   await refusal;
   return events;
+}
+
+/** Waits until the reader has connected so often. */
+async function connected(proxy, times) {
+  const end = Date.now() + DEADLINE_MS;
+  while (proxy.counts.armed < times) {
+    assert.ok(Date.now() < end, `the reader connected ${proxy.counts.armed} times, not ${times}`);
+    await pause(1);
+  }
 }
 
 async function restart(server, proxy, random) {

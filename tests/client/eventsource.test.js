@@ -5,8 +5,8 @@ import { after, before, test } from 'node:test';
 import { EventSource } from 'eventsource';
 import { launchChromium } from './clients/chromium.js';
 import { numberedEvents, startServer, token } from './server.js';
+import { DEADLINE_MS, until } from './until.js';
 
-const DEADLINE_MS = 10_000;
 const [CONNECTING, CLOSED] = [0, 2];
 
 let server;
@@ -61,16 +61,6 @@ async function ticketOf(bearer) {
 function post(path, bearer, body) {
   const headers = { authorization: `Bearer ${bearer}`, 'content-type': 'application/json' };
   return fetch(server.origin + path, { method: 'POST', headers, body: body && JSON.stringify(body) });
-}
-
-async function until(look, what) {
-  const end = Date.now() + DEADLINE_MS;
-  for (;;) {
-    const value = await look();
-    if (value) return value;
-    assert.ok(Date.now() < end, `not within ${DEADLINE_MS} ms: ${what}`);
-    await new Promise((done) => setTimeout(done, 50));
-  }
 }
 
 const named = (source, name) => async () => (await source.frames()).find((frame) => frame.name === name);

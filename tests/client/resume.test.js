@@ -9,6 +9,7 @@ import { Journal } from './journal.js';
 import { cuttingPlan, startProxy } from './proxy.js';
 import { chosenSeed, seeded } from './random.js';
 import { numberedEvents, startServer } from './server.js';
+import { until } from './until.js';
 
 const EVENTS = Number(process.env.TIDINGS_CLIENT_EVENTS ?? 2000);
 const BATCH = 10;
@@ -59,7 +60,8 @@ async function publishThroughFaults(server, proxy, journal, random) {
   let refusal = Promise.resolve();
   for (let first = 0; first < EVENTS; first += BATCH) {
     await journal.reached(first - LAG_EVENTS_MAX, DEADLINE_MS);
-    await connected(proxy, Math.min(CUTS, Math.floor(first / EVENTS_PER_CONNECTION)));
+    const wanted = Math.min(CUTS, Math.floor(first / EVENTS_PER_CONNECTION));
+    await until(() => proxy.counts.armed >= wanted, `${wanted} connections`, { withinMs: DEADLINE_MS, everyMs: 1 });
     const batch = server.publish('alice', events.slice(first, first + BATCH));
     if (first === nearest(EVENTS / 3)) refusal = proxy.refuseFor(300);
     if (first === nearest(EVENTS / 2)) await restart(server, proxy, random);
@@ -67,15 +69,6 @@ async function publishThroughFaults(server, proxy, journal, random) {
   }
   await refusal;
   return events;
-}
-
-/** Waits until the reader has connected so often. */
-async function connected(proxy, times) {
-  const end = Date.now() + DEADLINE_MS;
-  while (proxy.counts.armed < times) {
-    assert.ok(Date.now() < end, `the reader connected ${proxy.counts.armed} times, not ${times}`);
-    await pause(1);
-  }
 }
 
 async function restart(server, proxy, random) {

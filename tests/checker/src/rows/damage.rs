@@ -439,9 +439,10 @@ fn older_journal(origins: &Origins, data: &Path, _: &mut Rng) -> Result<Option<S
 
 /// A backup that somebody copied back by hand: sound in itself, and only the mark knows that there was more.
 fn older_store(origins: &Origins, data: &Path, _: &mut Rng) -> Result<Option<String>> {
-    let mark = std::fs::read(data.join("mark")).context("the data directory has a mark")?;
+    let path = data.join("mark");
+    let mark = std::fs::read(&path).context("the data directory has a mark")?;
     copy_directory(&origins.older, data)?;
-    std::fs::write(data.join("mark"), mark)?;
+    std::fs::write(path, mark)?;
     Ok(Some(
         "everything but the mark replaced by an older copy of itself".to_owned(),
     ))

@@ -16,12 +16,19 @@ use crate::store::engine::{BATCH_OPS_MAX, Engine, EngineError, Op, Visit};
 /// sled collects its garbage only when asked: this often for each operation of a batch, and a few times more.
 const COLLECT_OPS: usize = 64;
 const COLLECT_EXTRA: usize = 4;
-/// sled's background thread also cleans up old segments; without it the file grows without bound. It cleans one segment
-/// (512 KiB) each time it wakes: at 500 ms that is less than 2,000 events a second leave behind, and the file grew to
-/// 3.4 times what is live. At 25 ms file and journal hold 2.0 times at 5,000 a second, 2.1 at 20,000 (2.5 at 50 ms), and
-/// 2.7 at 65,000, which is as fast as it goes. It syncs the file each time, also when nothing is written: 0.3 to 1 % of a
-/// processor, by the machine.
-const CLEAN_UP_EVERY_MS: u64 = 25;
+/// sled moves what is live out of old segments (512 KiB of its file) when it puts a whole page in place of another, one
+/// page each time, so that the file finds its size. Writes of ours alone replace too few pages for that: file and journal
+/// held 3.3 times what is live at 20,000 events a second. sled's own thread for the rest syncs the file each time it
+/// wakes, also when nothing is written; so there is no such thread, and `clean_up` replaces pages (2.0 times; 2.1 at 5,000
+/// a second and at full speed). Every tenth write of a row is a whole page.
+const PAGE_WRITES: usize = 10;
+/// So many pages are moved between two looks at whether there was anything to move; they are 12 KiB or so.
+const CLEAN_UP_PAGES: usize = 8;
+/// What the writes of `clean_up` themselves take of the file, at most; a look that finds no more moved nothing.
+const CLEAN_UP_BYTES: u64 = 8 << 10;
+/// Cleaning up is for when so much was written, and ends when so much was moved. sled writes over the old place of what it
+/// moved after another whole segment at the soonest: with a sync before and after, the new place is on stable storage then.
+const CLEAN_UP_AFTER_BYTES: u64 = 128 << 10;
 
 /// sled writes on a pool of 7 threads; a batch takes 2 of them and one more for each segment that it fills. When all of
 /// them wait for a lock whose holder waits for a task that none has begun (the truncation of the file, before the file
@@ -39,6 +46,8 @@ pub struct Disk {
     uncollected_ops: AtomicU64,
     /// Batches since sled last wrote all it had; counted by `apply`, reset by whoever flushes.
     unwritten_batches: AtomicU64,
+    /// Bytes that sled wrote since the last cleaning up; counted by `flush`, reset by `clean_up`.
+    uncleaned_bytes: AtomicU64,
 }
 
 /// Why the engine does not open.
@@ -57,7 +66,7 @@ impl Disk {
         let config = sled::Config::new()
             .path(directory)
             .cache_capacity(cache_bytes)
-            .flush_every_ms(Some(CLEAN_UP_EVERY_MS));
+            .flush_every_ms(None);
         let damaged = OpenError::Damaged;
         silence_engine_panics();
         // sled panics on a truncated file; the panic ends here, in one sentence.
@@ -88,6 +97,7 @@ impl Disk {
             directory: directory.to_owned(),
             uncollected_ops: AtomicU64::new(0),
             unwritten_batches: AtomicU64::new(0),
+            uncleaned_bytes: AtomicU64::new(0),
         };
         if is_new {
             disk.sync_files().map_err(io)?;
@@ -137,10 +147,36 @@ impl Disk {
         }
     }
 
-    /// Waits until sled has written all that was applied before.
-    fn flush(&self) -> Result<(), EngineError> {
+    /// Waits until sled has written all that was applied before, and gives about how many bytes that were.
+    fn flush(&self) -> Result<u64, EngineError> {
         self.unwritten_batches.store(0, Ordering::Relaxed);
-        self.guarded(|| self.db.flush().map(drop))
+        let bytes = self.guarded(|| self.db.flush())? as u64;
+        self.uncleaned_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    /// Has sled move live pages out of segments that it wants to use again, if there are any.
+    fn clean_up(&self) -> Result<(), EngineError> {
+        let mut moved_bytes = 0;
+        while moved_bytes < CLEAN_UP_AFTER_BYTES {
+            for number in 0..CLEAN_UP_PAGES * PAGE_WRITES {
+                // The tree that sled always has and nobody uses. What is there already would not be written.
+                self.guarded(|| self.db.insert(b"", &[number as u8 % 2]))?;
+            }
+            self.collect(CLEAN_UP_PAGES * PAGE_WRITES);
+            let bytes = self.flush()?;
+            if bytes <= CLEAN_UP_BYTES {
+                break;
+            }
+            moved_bytes += bytes;
+        }
+        self.uncleaned_bytes.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> Result<(), EngineError> {
+        let failed = |error: std::io::Error| EngineError::Failed(error.to_string());
+        self.file.sync_data().map_err(failed)
     }
 
     /// Runs a call into sled, which reports some damage by panicking.
@@ -248,11 +284,14 @@ impl Engine for Disk {
     }
 
     fn sync(&self) -> Result<(), EngineError> {
-        let failed = |error: &dyn std::fmt::Display| EngineError::Failed(error.to_string());
         fail::fail_point!("before_flush");
         self.flush()?;
         fail::fail_point!("after_flush");
-        self.file.sync_data().map_err(|error| failed(&error))?;
+        self.sync_data()?;
+        if self.uncleaned_bytes.load(Ordering::Relaxed) >= CLEAN_UP_AFTER_BYTES {
+            self.clean_up()?;
+            self.sync_data()?;
+        }
         Ok(())
     }
 
@@ -270,3 +309,6 @@ impl Engine for Disk {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;
